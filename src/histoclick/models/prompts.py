@@ -1,0 +1,22 @@
+"""What every family checks about a prompt before it looks at it."""
+
+from __future__ import annotations
+
+from histoclick.types import Prompt
+
+
+def check_prompt(prompt: Prompt, shape: tuple[int, int], *, boxes: bool) -> None:
+    """Raise ``ValueError`` for a prompt that says nothing or points outside an image of ``shape``.
+
+    ``shape``: (height, width). ``boxes``: whether this family understands them.
+    """
+    height, width = shape
+    if prompt.box is not None and not boxes:
+        raise ValueError("this model takes clicks only; leave the box out")
+    if not prompt.clicks and prompt.box is None:
+        raise ValueError("the prompt holds no click and no box; give at least one")
+    for click in prompt.clicks:
+        if not (-0.5 <= click.x <= width - 0.5 and -0.5 <= click.y <= height - 0.5):
+            raise ValueError(
+                f"click ({click.x:g}, {click.y:g}) lies outside the image of {width}x{height} px"
+            )

@@ -1,0 +1,147 @@
+"""Which models there are, and how to get one.
+
+A model is a folder with ``card.toml`` and, if it has any, ``weights.safetensors``. The built-in
+ones ship with the package; imported ones live under ``home()``. A new family is one line in
+``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Protocol, cast
+
+import platformdirs
+
+from histoclick.models.card import Card, read_card
+from histoclick.types import HistoclickError, Segmenter
+
+BUILTIN = Path(__file__).parent / "builtin"
+FAMILIES = {
+    "denseclick": "histoclick.models.denseclick.segmenter",
+    "sam": "histoclick.models.sam.family",
+    "baseline": "histoclick.models.baselines",
+}
+
+
+class Family(Protocol):
+    """What the module of a family offers. Imported when needed: most start torch."""
+
+    def load(self, card: Card, folder: Path, device: str) -> Segmenter:
+        """Build the segmenter of a model folder."""
+        ...
+
+
+class ImportableFamily(Family, Protocol):
+    """A family whose official weight files can be imported."""
+
+    def convert(self, file: Path, id_: str, folder: Path) -> Card:
+        """Check an official weight file strictly, write ``folder/weights.safetensors``, and say
+        what it was. Raises ``HistoclickError`` for a file that is not exactly of this family."""
+        ...
+
+
+def home() -> Path:
+    """Where imported models live: ``$HISTOCLICK_HOME/models``, else the user's data folder."""
+    base = os.environ.get("HISTOCLICK_HOME") or platformdirs.user_data_dir("histoclick")
+    return Path(base) / "models"
+
+
+def folders() -> dict[str, Path]:
+    """Folder of every known model by id: built-in first, then imported, sorted."""
+    found: dict[str, Path] = {}
+    for place in (BUILTIN, home()):
+        if place.is_dir():
+            inside = sorted(path.parent for path in place.glob("*/card.toml"))
+            found |= {folder.name: folder for folder in inside if folder.name not in found}
+    return found
+
+
+def cards() -> list[Card]:
+    """Cards of all known models."""
+    return [read_card(folder) for folder in folders().values()]
+
+
+def default_id() -> str:
+    """The built-in model that is used when none is named."""
+    return next(card.id for card in cards() if card.default)
+
+
+def find(id_or_folder: str | Path) -> tuple[Card, Path]:
+    """Card and folder of a model. What looks like a path is a path, never a guess.
+
+    Raises ``HistoclickError`` for an unknown name, listing the known ones.
+    """
+    name = str(id_or_folder)
+    if isinstance(id_or_folder, Path) or os.sep in name or name in (".", ".."):
+        folder = Path(id_or_folder)
+        if not folder.is_dir():
+            raise HistoclickError(f"{folder}: no such model folder")
+        return read_card(folder), folder
+    known = folders()
+    if name not in known:
+        raise HistoclickError(
+            f"unknown model '{name}'; known: {', '.join(known)} (a folder is given as a path, such "
+            f"as ./{name})"
+        )
+    return read_card(known[name]), known[name]
+
+
+def load(id_or_folder: str | Path | None = None, *, device: str = "cpu") -> Segmenter:
+    """Load a model by id or folder; without a name, the built-in one.
+
+    ``device``: as PyTorch names them (``cpu``, ``cuda``, ``mps``). Raises ``HistoclickError`` for
+    an unknown model, a damaged folder, or weights that are not those of the card.
+    """
+    card, folder = find(default_id() if id_or_folder is None else id_or_folder)
+    if card.sha256:
+        _verify(card, folder)
+    return _family(card.family).load(card, folder, device)
+
+
+def import_model(file: Path, family: str, id_: str) -> Path:
+    """Make a model folder under ``home()`` from an official weight file. Returns the folder.
+
+    Raises ``HistoclickError`` for a bad file, an unknown family, or an id that is taken.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", id_):
+        raise HistoclickError(
+            f"'{id_}' is no model id; use small letters, digits, dots, dashes and underscores"
+        )
+    if id_ in folders():
+        raise HistoclickError(f"model '{id_}' exists already in {folders()[id_]}; choose another")
+    module = _family(family)
+    if not hasattr(module, "convert"):
+        importable = [name for name in FAMILIES if hasattr(_family(name), "convert")]
+        raise HistoclickError(
+            f"family '{family}' has no files to import; importable: {', '.join(importable)}"
+        )
+    home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=home()) as partial:
+        folder = Path(partial) / id_
+        folder.mkdir()
+        card = cast(ImportableFamily, module).convert(file, id_, folder)
+        card.write(folder)
+        folder.rename(home() / id_)
+    return home() / id_
+
+
+def _family(name: str) -> Family:
+    if name not in FAMILIES:
+        raise HistoclickError(f"unknown family '{name}'; known: {', '.join(FAMILIES)}")
+    return cast(Family, importlib.import_module(FAMILIES[name]))
+
+
+def _verify(card: Card, folder: Path) -> None:
+    from histoclick.models.weights import sha256
+
+    path = folder / "weights.safetensors"
+    if not path.is_file():
+        raise HistoclickError(f"{folder}: weights.safetensors is missing; import the model again")
+    if sha256(path) != card.sha256:
+        raise HistoclickError(
+            f"{path}: not the weights the card describes (SHA-256 differs); import the model again"
+        )

@@ -1,0 +1,145 @@
+"""SAM's network: the parts are transformers' ``SamModel``, numerically the official ones.
+
+Built from numbers, never from the Hub. The parts (``vision_encoder``, ``prompt_encoder``,
+``mask_decoder``) are attributes; a modified decoder with the same signature takes the place of
+``model.mask_decoder``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import (
+    SamConfig,
+    SamMaskDecoderConfig,
+    SamModel,
+    SamPromptEncoderConfig,
+    SamVisionConfig,
+)
+
+from histoclick.models.sam.keys import to_native, to_official
+
+INPUT_PX = 1024  # side of the square the published encoders see
+
+
+class Encoder(NamedTuple):
+    """What tells one image encoder (ViT) from another; Table 1 of its reference configuration."""
+
+    width: int
+    depth: int
+    heads: int
+    global_blocks: tuple[int, ...]  # these attend everywhere, the others within 14x14 windows
+
+
+VARIANTS = {
+    "vit_b": Encoder(768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": Encoder(1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": Encoder(1280, 32, 16, (7, 15, 23, 31)),
+}
+
+
+def assemble(encoder: Encoder, input_px: int = INPUT_PX) -> SamModel:
+    """The whole network around ``encoder``, with random weights."""
+    config = SamConfig(
+        vision_config=SamVisionConfig(
+            hidden_size=encoder.width,
+            num_hidden_layers=encoder.depth,
+            num_attention_heads=encoder.heads,
+            global_attn_indexes=list(encoder.global_blocks),
+            image_size=input_px,
+        ),
+        prompt_encoder_config=SamPromptEncoderConfig(image_size=input_px),
+        # transformers' default of 1e-6 is not what the decoder was trained with
+        mask_decoder_config=SamMaskDecoderConfig(layer_norm_eps=1e-5),
+        attn_implementation="sdpa",
+    )
+    model = SamModel(config)
+    # a parameter here, a buffer in the reference: no scenario trains it
+    model.shared_image_embedding.positional_embedding.requires_grad_(False)
+    return model
+
+
+def build(variant: str, state: Mapping[str, Tensor] | None = None) -> SamModel:
+    """The network called ``variant``, float32 on the CPU.
+
+    ``state``: official names; it is taken over without a copy, which saves the seconds that the
+    random weights of a large encoder take. Raises ``RuntimeError`` where it does not fit
+    (``expected_shapes`` tells beforehand).
+    """
+    if state is None:
+        return assemble(VARIANTS[variant])
+    with torch.device("meta"):
+        model = assemble(VARIANTS[variant])
+    model.load_state_dict(to_native(state), strict=True, assign=True)
+    model.tie_weights()
+    return model.float()
+
+
+def expected_shapes(variant: str) -> dict[str, tuple[int, ...]]:
+    """Official names and shapes of every weight of ``variant``."""
+    with torch.device("meta"):
+        model = assemble(VARIANTS[variant])
+    return {name: tuple(w.shape) for name, w in to_official(model.state_dict()).items()}
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """The variant whose official weights ``state`` are, told by the encoder's width."""
+    positions = state.get("image_encoder.pos_embed")
+    if positions is None or "mask_decoder.mask_tokens.weight" not in state:
+        return None
+    widths = {encoder.width: variant for variant, encoder in VARIANTS.items()}
+    return widths.get(positions.shape[-1])
+
+
+def embed_prompt(
+    model: SamModel,
+    points: Tensor | None,
+    labels: Tensor | None,
+    boxes: Tensor | None,
+    masks: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Prompts as tokens and as a map.
+
+    Coordinates are pixels of the encoder's square input. ``points``: (B, N, 2) of x, y, ``labels``:
+    (B, N), 1 positive, 0 negative, -1 no point. ``boxes``: (B, 4) of x0, y0, x1, y1. ``masks``:
+    (B, 1, 256, 256) logits. Without a box one more point labelled -1 is added. Returns sparse
+    (B, tokens, 256), points before box corners, and dense (B, 256, 64, 64).
+    """
+    sparse, dense = model.prompt_encoder(
+        input_points=None if points is None else points[:, None],
+        input_labels=None if labels is None else labels[:, None],
+        input_boxes=None if boxes is None else boxes[:, None],
+        input_masks=masks,
+    )
+    if sparse is None:
+        return dense.new_empty(len(dense), 0, dense.shape[1]), dense
+    return sparse[:, 0], dense
+
+
+def decode(
+    model: SamModel,
+    embedding: Tensor,
+    points: Tensor | None = None,
+    labels: Tensor | None = None,
+    boxes: Tensor | None = None,
+    masks: Tensor | None = None,
+    *,
+    multimask: bool,
+) -> tuple[Tensor, Tensor]:
+    """Masks for B prompts on one image, or on B images; prompts as in ``embed_prompt``.
+
+    ``embedding``: (1 or B, 256, 64, 64). Returns logits (B, M, 256, 256) and the predicted IoU of
+    each (B, M); M is 3 with ``multimask`` (whole, part, subpart), else 1.
+    """
+    sparse, dense = embed_prompt(model, points, labels, boxes, masks)
+    logits, iou = model.mask_decoder(
+        image_embeddings=embedding.expand(len(sparse), -1, -1, -1),
+        image_positional_embeddings=model.get_image_wide_positional_embeddings(),
+        sparse_prompt_embeddings=sparse[:, None],
+        dense_prompt_embeddings=dense,
+        multimask_output=multimask,
+    )
+    return logits[:, 0], iou[:, 0]

@@ -1,0 +1,141 @@
+"""Weight files: read safely, verified, written whole. Knows no model family.
+
+Files come from strangers. Nothing in them is executed: pickles are read by torch's restricted
+unpickler, which knows tensors and plain containers only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from histoclick.types import HistoclickError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_WRAPPERS = ("state_dict", "model")  # the usual names under which training code files the weights
+_POINTERS = (b"version https://git-lfs.github.com", b"# xet version")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a ``.safetensors``, ``.pth`` or ``.pt`` file, on the CPU.
+
+    A dictionary around them (``{"state_dict": ...}``, ``{"model": ...}``) is taken off. Raises
+    ``HistoclickError`` for everything that is not a readable, harmless file of tensors.
+    """
+    if not path.is_file():
+        raise HistoclickError(f"there is no weight file {path}; check the path")
+    with path.open("rb") as file:
+        if file.read(64).startswith(_POINTERS):
+            raise HistoclickError(
+                f"{path} only points to weights kept elsewhere; fetch them, for instance with "
+                "`git lfs pull`, or download the file itself"
+            )
+    if path.suffix == ".safetensors":
+        content = _read_safetensors(path)
+    elif path.suffix in {".pth", ".pt"}:
+        content = _read_pickle(path)
+    else:
+        raise HistoclickError(
+            f"{path} is no weight file by its name; give a .safetensors, .pth or .pt file"
+        )
+    return _state_dict(content, path)
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def check_keys(found: Shapes, expected: Shapes, what: str) -> None:
+    """Raises ``HistoclickError`` unless names and shapes agree; ``what`` says what was expected."""
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of the wrong shape": [
+            f"{name} {found[name]} instead of {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    }
+    told = [f"{len(names)} {kind} ({_first(names)})" for kind, names in problems.items() if names]
+    if told:
+        raise HistoclickError(
+            f"these weights are not those of {what}: {'; '.join(told)}; "
+            "check that the file belongs to this model"
+        )
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write ``state``; ``path`` holds all of it or what it held before. Shared tensors are copied."""
+    tensors: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.detach().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        tensors[name] = plain.clone() if storage in stored else plain
+        stored.add(storage)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise HistoclickError(
+            f"{path} holds Python objects besides tensors (or is damaged), and those could run "
+            "code; save its state_dict alone, or convert it to .safetensors where you trust it"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> HistoclickError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return HistoclickError(f"{path} is damaged or no weight file ({reason}); fetch it again")
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not content:
+        raise HistoclickError(f"{path} holds no named tensors; give a file with a state_dict")
+    for name, tensor in content.items():
+        if not (isinstance(name, str) and isinstance(tensor, Tensor)):
+            raise HistoclickError(
+                f"{path} holds {name!r}, a {type(tensor).__name__}, among its weights; "
+                "save the model's state_dict alone"
+            )
+    return dict(content)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,243 @@
+"""Train the built-in model: ``python -m histoclick.train.builtin --help``.
+
+Each step draws a few crops, encodes them once, and lets several simulated users per crop click on
+different targets for a random number of clicks. Gradients flow through the last two clicks and the
+trunk. The learning rate follows a cosine of the *time spent*, so the run ends when its minutes are
+over; it writes a checkpoint every minute and continues from it, with the same batches as if it had
+never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from histoclick.models.denseclick.network import DenseClickNet, Pyramid
+from histoclick.models.nets.mobilenet import calibrate
+from histoclick.train import augment, objects
+from histoclick.train.losses import dice_loss, normalized_focal_loss
+from histoclick.train.trajectories import Trajectories
+from histoclick.types import RGB8
+
+CROP = 256
+IMAGES, USERS = 8, 3  # crops per step, simulated users per crop
+LONG_SIDE = (256, 640)  # px an image's longer side may be scaled to before cropping
+MAX_CLICKS = 10
+EMA = 0.998
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images``: (IMAGES, 3, S, S) in [-1, 1]; ``targets``: (IMAGES * USERS, S, S) bool;
+    ``start``: the same shape, the masks the users start from; ``clicks``: how many they make."""
+
+    images: Tensor
+    targets: NDArray[np.bool_]
+    start: NDArray[np.bool_]
+    clicks: int
+
+
+def read_folders(folders: list[Path]) -> list[list[tuple[RGB8, NDArray[np.uint8]]]]:
+    """All (image, label image) pairs, one list per folder with ``images/`` and ``masks/``."""
+    sets = []
+    for folder in folders:
+        pairs = []
+        for path in sorted((folder / "images").iterdir()):
+            image = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            mask = cv2.imread(
+                str(folder / "masks" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE
+            )
+            pairs.append((image.astype(np.uint8), mask.astype(np.uint8)))
+        sets.append(pairs)
+    return sets
+
+
+def draw(sets: list[list[tuple[RGB8, NDArray[np.uint8]]]], seed: int, step: int) -> Batch:
+    """The batch of this step: a pure function of the data, the seed and the step."""
+    rng = np.random.default_rng([seed, step])
+    share = np.array([len(pairs) for pairs in sets]) ** 0.35  # small sets count for more
+    crops: list[tuple[RGB8, NDArray[np.uint8]]] = []
+    for index in rng.choice(len(sets), IMAGES, p=share / share.sum()):
+        image, labels = sets[index][int(rng.integers(len(sets[index])))]
+        side = float(np.exp(rng.uniform(*np.log(LONG_SIDE))))
+        crops.append(augment.view(image, labels, CROP, side / max(labels.shape), rng))
+    images, targets, start = [], [], []
+    for i, (crop, labels) in enumerate(crops):
+        image, pasted = crop, None
+        if rng.random() < 0.2:
+            pasted = objects.blob(CROP, rng)
+            image = objects.paste(crop, crops[(i + 1) % IMAGES][0], pasted)
+        for user in range(USERS):
+            if pasted is not None:
+                target = pasted if user == 0 else objects.choose(image, 0 * labels, rng)
+            else:
+                target = objects.choose(image, labels, rng)
+            targets.append(target)
+            wrong = rng.random() < 0.12
+            start.append(objects.corrupt(target, rng) if wrong else np.zeros_like(target))
+        images.append(augment.appearance(image, rng))
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    clicks = min(int(rng.geometric(0.3)), MAX_CLICKS)
+    return Batch(to_input(stacked), np.stack(targets), np.stack(start), clicks)
+
+
+def to_input(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32 in [-1, 1], channels last."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def batches(
+    sets: list[list[tuple[RGB8, NDArray[np.uint8]]]], seed: int, first: int
+) -> Iterator[Batch]:
+    """Batches from step ``first`` on, the next one prepared while the last one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(draw, sets, seed, first)
+        while True:
+            batch = coming.result()
+            first += 1
+            coming = pool.submit(draw, sets, seed, first)
+            yield batch
+
+
+def run_step(net: DenseClickNet, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, float]:
+    """Forward pass of one batch. Returns the loss and the mean IoU after the last click."""
+    encoded = net.encode(batch.images)
+    pyramid = Pyramid(*(features.repeat_interleave(USERS, 0) for features in encoded))
+    users = Trajectories(batch.targets, rng)
+    target = torch.from_numpy(batch.targets)[:, None].float()
+    predicted = batch.start
+    started = torch.from_numpy(predicted)[:, None].float()
+    previous = F.avg_pool2d(started, 4)
+    losses = []
+    for click in range(batch.clicks):
+        users.click(predicted)
+        graded = click >= batch.clicks - 2
+        with torch.set_grad_enabled(graded):
+            features = pyramid if graded else Pyramid(*(f.detach() for f in pyramid))
+            low = net.decode(features, users.tensor(), previous)
+            logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
+            if graded:
+                focal = normalized_focal_loss(logits, target, users.weights())
+                losses.append((focal + 0.5 * dice_loss(logits, target)).mean())
+        previous = torch.sigmoid(low.detach())
+        if rng.random() < 0.05:
+            previous = torch.zeros_like(previous)  # else the last mask is copied and clicks ignored
+        predicted = (logits.detach()[:, 0] > 0).numpy()
+    both = (predicted & batch.targets).sum((1, 2)) / (predicted | batch.targets).sum((1, 2))
+    return torch.stack(losses).mean(), float(both.mean())
+
+
+def parameter_groups(net: DenseClickNet, trunk_rate: float, rate: float) -> list[dict[str, object]]:
+    """Trunk and rest, matrices with weight decay and the rest without."""
+    groups = []
+    for trunk in (True, False):
+        chosen = [p for name, p in net.named_parameters() if name.startswith("trunk.") == trunk]
+        for decayed in (True, False):
+            groups.append(
+                {
+                    "params": [p for p in chosen if (p.ndim > 1) == decayed],
+                    "weight_decay": 0.05 if decayed else 0.0,
+                    "lr": trunk_rate if trunk else rate,
+                    "full": trunk_rate if trunk else rate,
+                }
+            )
+    return groups
+
+
+def train(
+    folders: list[Path], trunk: Path, out: Path, minutes: float, seed: int, rate: float
+) -> None:
+    """Train for ``minutes`` in all (earlier runs into ``out`` included)."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    sets = read_folders(folders)
+    net = DenseClickNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(parameter_groups(net, 0.3 * rate, rate))
+    average: dict[str, Tensor] = {}
+    step, spent = 0, 0.0
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        net.load_state_dict(state["net"])
+        optimiser.load_state_dict(state["optimiser"])
+        average, step, spent = state["average"], state["step"], state["spent"]
+    else:
+        folded = torch.load(trunk, weights_only=True, map_location="cpu")
+        folded = {key: value for key, value in folded.items() if not key.startswith("head.")}
+        calibrate(net.trunk, folded, torch.cat([draw(sets, seed + 1, i).images for i in range(4)]))
+        average = {key: value.clone() for key, value in net.state_dict().items()}
+    log_path = out / "log.csv"
+    last_write = last = time.monotonic()
+    for batch in batches(sets, seed, step):
+        progress = min(spent / (60 * minutes), 1.0)
+        warm = min((step + 1) / 100, 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = group["full"] * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        net.train()
+        if progress > 0.85:  # the last stretch trains with the statistics it will be used with
+            for unit in net.trunk.units():
+                unit.norm.eval()
+        loss, iou = run_step(net, batch, np.random.default_rng([seed, step, 1]))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+        optimiser.step()
+        step += 1
+        decay = min(EMA, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for key, value in net.state_dict().items():
+                if value.is_floating_point():
+                    average[key].lerp_(value, 1 - decay)
+        now = time.monotonic()
+        spent, last = spent + now - last, now
+        with log_path.open("a", newline="") as file:
+            csv.writer(file).writerow(
+                [step, f"{spent / 60:.2f}", batch.clicks, f"{loss.item():.5f}", f"{iou:.4f}"]
+            )
+        done = spent >= 60 * minutes
+        if done or now - last_write > 60:
+            state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
+            state |= {"average": average, "step": step, "spent": spent}
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+            last_write = now
+        if done:
+            return
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="patch-set folders")
+    parser.add_argument("--trunk", type=Path, required=True, help="ImageNet weights, folded")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    train(
+        options.data, options.trunk, options.out, options.minutes, options.seed, options.rate
+    )
+
+
+if __name__ == "__main__":
+    main()
