@@ -79,7 +79,8 @@ class NearestColour:
         height, width = encoded.shape
         for click in prompt.clicks:
             y, x = min(max(round(click.y), 0), height - 1), min(max(round(click.x), 0), width - 1)
-            distance = np.linalg.norm(encoded.lab - encoded.lab[y, x], axis=2)
+            difference = encoded.lab - encoded.lab[y, x]
+            distance = np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
             nearest = positive if click.positive else negative
             np.minimum(nearest, distance, out=nearest)
         if all(click.positive for click in prompt.clicks):

@@ -23,6 +23,7 @@ from histoclick.types import HistoclickError
 Shapes = Mapping[str, tuple[int, ...]]
 
 _WRAPPERS = ("state_dict", "model")  # the usual names under which training code files the weights
+_TORCH = (b"PK\x03\x04", b"\x80")  # how torch's files begin: zip archive, or pickle before 1.6
 _POINTERS = (b"version https://git-lfs.github.com", b"# xet version")
 
 
@@ -35,13 +36,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise HistoclickError(f"there is no weight file {path}; check the path")
     with path.open("rb") as file:
-        if file.read(64).startswith(_POINTERS):
-            raise HistoclickError(
-                f"{path} only points to weights kept elsewhere; fetch them, for instance with "
-                "`git lfs pull`, or download the file itself"
-            )
+        head = file.read(64)
+    if head.startswith(_POINTERS):
+        raise HistoclickError(
+            f"{path} only points to weights kept elsewhere; fetch them, for instance with "
+            "`git lfs pull`, or download the file itself"
+        )
     if path.suffix == ".safetensors":
         content = _read_safetensors(path)
+    elif path.suffix in {".pth", ".pt"} and not head.startswith(_TORCH):
+        raise _damaged(path, "not written by torch")
     elif path.suffix in {".pth", ".pt"}:
         content = _read_pickle(path)
     else:
@@ -57,7 +61,7 @@ def shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def check_keys(found: Shapes, expected: Shapes, what: str) -> None:
-    """Raises ``HistoclickError`` unless names and shapes agree; ``what`` says what was expected."""
+    """Raises ``HistoclickError`` unless names and shapes agree; ``what`` says whose were found."""
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
@@ -70,8 +74,8 @@ def check_keys(found: Shapes, expected: Shapes, what: str) -> None:
     told = [f"{len(names)} {kind} ({_first(names)})" for kind, names in problems.items() if names]
     if told:
         raise HistoclickError(
-            f"these weights are not those of {what}: {'; '.join(told)}; "
-            "check that the file belongs to this model"
+            f"{what} does not hold the weights of this network: {'; '.join(told)}; "
+            "give the file that belongs to the model"
         )
 
 
@@ -82,7 +86,10 @@ def sha256(path: Path) -> str:
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``state``; ``path`` holds all of it or what it held before. Shared tensors are copied."""
+    """Write ``state``, tensors that share memory as copies.
+
+    When it fails, ``path`` holds what it held before.
+    """
     tensors: dict[str, Tensor] = {}
     stored: set[int] = set()
     for name, tensor in state.items():
@@ -102,7 +109,7 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, str(error)) from error
 
 
 def _read_pickle(path: Path) -> Any:
@@ -113,13 +120,13 @@ def _read_pickle(path: Path) -> Any:
             f"{path} holds Python objects besides tensors (or is damaged), and those could run "
             "code; save its state_dict alone, or convert it to .safetensors where you trust it"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise _damaged(path, error) from error
+    except Exception as error:  # an unpickler that is fed damage raises whatever it stumbles on
+        raise _damaged(path, str(error)) from error
 
 
-def _damaged(path: Path, error: Exception) -> HistoclickError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return HistoclickError(f"{path} is damaged or no weight file ({reason}); fetch it again")
+def _damaged(path: Path, reason: str) -> HistoclickError:
+    first = next(iter(reason.splitlines()), "it ends too early")
+    return HistoclickError(f"{path} is damaged or no weight file ({first}); fetch it again")
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ never stopped.
 from __future__ import annotations
 
 import argparse
-import csv
+import dataclasses
 import math
 import os
 import time
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -26,8 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from histoclick.models.card import Card, read_card
 from histoclick.models.denseclick.network import DenseClickNet, Pyramid
 from histoclick.models.nets.mobilenet import calibrate
+from histoclick.models.weights import sha256, write_safetensors
 from histoclick.train import augment, objects
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
@@ -159,16 +162,24 @@ def parameter_groups(net: DenseClickNet, trunk_rate: float, rate: float) -> list
 
 
 def train(
-    folders: list[Path], trunk: Path, out: Path, minutes: float, seed: int, rate: float
-) -> None:
-    """Train for ``minutes`` in all (earlier runs into ``out`` included)."""
+    folders: list[Path],
+    trunk: Path,
+    out: Path,
+    *,
+    minutes: float,
+    session: float = math.inf,
+    seed: int = 0,
+    rate: float = 1e-3,
+) -> bool:
+    """Train for ``minutes`` in all, earlier runs into ``out`` included; at most ``session`` now.
+
+    Returns whether the training is complete.
+    """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     sets = read_folders(folders)
     net = DenseClickNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(net, 0.3 * rate, rate))
-    average: dict[str, Tensor] = {}
-    step, spent = 0, 0.0
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -180,23 +191,25 @@ def train(
         folded = {key: value for key, value in folded.items() if not key.startswith("head.")}
         calibrate(net.trunk, folded, torch.cat([draw(sets, seed + 1, i).images for i in range(4)]))
         average = {key: value.clone() for key, value in net.state_dict().items()}
-    log_path = out / "log.csv"
-    last_write = last = time.monotonic()
+        step, spent = 0, 0.0
+    log = _open_log(out / "log.csv", step)
+    start = last_write = last = time.monotonic()
     for batch in batches(sets, seed, step):
         progress = min(spent / (60 * minutes), 1.0)
         warm = min((step + 1) / 100, 1.0)
+        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
         for group in optimiser.param_groups:
-            group["lr"] = group["full"] * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+            group["lr"] = group["full"] * warm * cosine
         net.train()
         if progress > 0.85:  # the last stretch trains with the statistics it will be used with
             for unit in net.trunk.units():
                 unit.norm.eval()
         loss, iou = run_step(net, batch, np.random.default_rng([seed, step, 1]))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
         optimiser.step()
         step += 1
         decay = min(EMA, (1 + step) / (10 + step))
@@ -206,19 +219,37 @@ def train(
                     average[key].lerp_(value, 1 - decay)
         now = time.monotonic()
         spent, last = spent + now - last, now
-        with log_path.open("a", newline="") as file:
-            csv.writer(file).writerow(
-                [step, f"{spent / 60:.2f}", batch.clicks, f"{loss.item():.5f}", f"{iou:.4f}"]
-            )
-        done = spent >= 60 * minutes
-        if done or now - last_write > 60:
+        log.write(f"{step},{spent / 60:.2f},{batch.clicks},{loss.item():.5f},{iou:.4f}\n")
+        complete = spent >= 60 * minutes
+        stop = complete or now - start >= 60 * session
+        if stop or now - last_write >= 60:
             state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
             state |= {"average": average, "step": step, "spent": spent}
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
+            torch.save(state, checkpoint.with_suffix(".partial"))
+            os.replace(checkpoint.with_suffix(".partial"), checkpoint)
             last_write = now
-        if done:
-            return
+        if stop:
+            return complete
+    raise AssertionError("batches never end")
+
+
+def _open_log(path: Path, step: int) -> TextIO:
+    """The CSV log, without lines of steps that will be done again."""
+    lines = path.read_text().splitlines()[: step + 1] if path.exists() else []
+    path.write_text("\n".join(lines or ["step,minutes,clicks,loss,iou"]) + "\n")
+    return path.open("a", buffering=1)
+
+
+def export(checkpoint: Path, folder: Path, card: Card) -> None:
+    """Make a model folder of the averaged weights: norms folded, stored as 16-bit floats."""
+    net = DenseClickNet()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    net.eval().trunk.fold()
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.safetensors"
+    write_safetensors({key: value.half() for key, value in net.state_dict().items()}, weights)
+    parameters = sum(value.numel() for value in net.parameters())
+    dataclasses.replace(card, sha256=sha256(weights), parameters=parameters).write(folder)
 
 
 def main() -> None:
@@ -226,17 +257,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="patch-set folders")
     parser.add_argument("--trunk", type=Path, required=True, help="ImageNet weights, folded")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint and log")
+    parser.add_argument("--card", type=Path, required=True, help="folder whose card.toml to use")
+    parser.add_argument("--minutes", type=float, default=120, help="of training in all")
+    parser.add_argument("--session", type=float, default=math.inf, help="minutes of this run")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    train(
-        options.data, options.trunk, options.out, options.minutes, options.seed, options.rate
+    complete = train(
+        options.data,
+        options.trunk,
+        options.out,
+        minutes=options.minutes,
+        session=options.session,
+        seed=options.seed,
+        rate=options.rate,
     )
+    if complete:
+        export(options.out / "checkpoint.pt", options.card, read_card(options.card))
 
 
 if __name__ == "__main__":

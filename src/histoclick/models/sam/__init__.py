@@ -1,1 +1,1 @@
-"""The SAM family: Segment Anything (Kirillov et al. 2023) with its ViT-B, ViT-L and ViT-H encoders."""
+"""The SAM family: Segment Anything (Kirillov et al. 2023), encoders ViT-B, ViT-L and ViT-H."""

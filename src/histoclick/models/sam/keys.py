@@ -13,7 +13,11 @@ Renames = tuple[tuple[str, str], ...]  # (official, native)
 
 _NORMS: Renames = ((".norm", ".layer_norm"), ("norm_final", "layer_norm_final"))
 # Official numbers the three linear layers of a head; native gives the outer two their own names.
-_LINEAR: Renames = (("layers.0.", "proj_in."), ("layers.1.", "layers.0."), ("layers.2.", "proj_out."))
+_LINEAR: Renames = (
+    ("layers.0.", "proj_in."),
+    ("layers.1.", "layers.0."),
+    ("layers.2.", "proj_out."),
+)
 
 # (official prefix, native prefix, what else is renamed behind it). The first prefix that fits
 # counts, and behind it the first rename; a name that fits nowhere is the same on both sides.

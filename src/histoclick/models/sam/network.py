@@ -8,10 +8,11 @@ Built from numbers, never from the Hub. The parts (``vision_encoder``, ``prompt_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     SamConfig,
     SamMaskDecoderConfig,
@@ -23,10 +24,11 @@ from transformers import (
 from histoclick.models.sam.keys import to_native, to_official
 
 INPUT_PX = 1024  # side of the square the published encoders see
+CPU_ROWS = 4  # of queries at a time, so that their position biases stay in the cache
 
 
 class Encoder(NamedTuple):
-    """What tells one image encoder (ViT) from another; Table 1 of its reference configuration."""
+    """What tells one image encoder (ViT) from another."""
 
     width: int
     depth: int
@@ -39,6 +41,53 @@ VARIANTS = {
     "vit_l": Encoder(1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": Encoder(1280, 32, 16, (7, 15, 23, 31)),
 }
+
+
+class Attention(nn.Module):
+    """The image encoder's attention with relative positions, in place of transformers' own.
+
+    The same sums with the same weights. But the bias of every query and key pair, 805 MB for the
+    64x64 places of ViT-B, is made for a few rows of queries at a time on a CPU: moving all of it
+    through memory took as long as the encoder's arithmetic.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        """``plain``: a ``SamVisionAttention``, whose weights are taken over."""
+        super().__init__()
+        self.qkv: nn.Linear = plain.qkv
+        self.proj: nn.Linear = plain.proj
+        self.rel_pos_h: nn.Parameter = plain.rel_pos_h
+        self.rel_pos_w: nn.Parameter = plain.rel_pos_w
+        self.heads: int = plain.num_attention_heads
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
+        """(B, H, W, C) to (B, H, W, C); the second value keeps the signature."""
+        batch, height, width, channels = hidden_states.shape
+        qkv = self.qkv(hidden_states).view(batch, height, width, 3, self.heads, -1)
+        query, key, value = qkv.permute(3, 0, 4, 1, 2, 5)  # (B, heads, H, W, c) each
+        key, value = key.flatten(2, 3), value.flatten(2, 3)
+        down = _relative(self.rel_pos_h, height)
+        across = _relative(self.rel_pos_w, width)
+        step = CPU_ROWS if query.device.type == "cpu" else height
+        attended = []
+        for top in range(0, height, step):
+            rows = query[:, :, top : top + step]
+            bias_down = torch.einsum("bnhwc,hkc->bnhwk", rows, down[top : top + step])
+            bias_across = torch.einsum("bnhwc,wkc->bnhwk", rows, across)
+            bias = bias_down.contiguous()[..., :, None] + bias_across.contiguous()[..., None, :]
+            attended.append(
+                F.scaled_dot_product_attention(
+                    rows.flatten(2, 3), key, value, bias.flatten(4, 5).flatten(2, 3)
+                )
+            )
+        out = torch.cat(attended, 2).transpose(1, 2).reshape(batch, height, width, channels)
+        return self.proj(out), None
+
+
+def _relative(table: Tensor, size: int) -> Tensor:
+    """(2 size - 1, c) embeddings of offsets to (size, size, c): those of every query and key."""
+    places = torch.arange(size, device=table.device)
+    return table[places[:, None] - places + size - 1]
 
 
 def assemble(encoder: Encoder, input_px: int = INPUT_PX) -> SamModel:
@@ -57,6 +106,8 @@ def assemble(encoder: Encoder, input_px: int = INPUT_PX) -> SamModel:
         attn_implementation="sdpa",
     )
     model = SamModel(config)
+    for layer in model.vision_encoder.layers:
+        layer.attn = Attention(layer.attn)
     # a parameter here, a buffer in the reference: no scenario trains it
     model.shared_image_embedding.positional_embedding.requires_grad_(False)
     return model

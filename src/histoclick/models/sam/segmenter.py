@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import SamModel
 
+from histoclick.geometry import fit
+from histoclick.models.prompts import check_prompt
 from histoclick.models.sam.network import decode
 from histoclick.types import RGB8, Prediction, Prompt
 
@@ -74,7 +76,7 @@ class SamSegmenter:
         self, encoded: SamEncoded, prompt: Prompt, previous: Prediction | None = None
     ) -> Prediction:
         """See ``Segmenter``. ``memory`` of the answer: its logits as decoded, (1, 256, 256)."""
-        check(prompt, encoded.shape)
+        check_prompt(prompt, encoded.shape, boxes=True)
         first_click = previous is None and len(prompt.clicks) == 1 and prompt.box is None
         lowres, iou = self.decode(
             encoded,
@@ -111,10 +113,9 @@ class SamSegmenter:
 
 def resize_longest(image: RGB8, side_px: int) -> RGB8:
     """``image`` with its longest side at ``side_px``, by PIL's antialiased bilinear filter."""
-    height, width = image.shape[:2]
-    scale = side_px / max(height, width)
-    size = (int(width * scale + 0.5), int(height * scale + 0.5))
-    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    height, width = fit(image.shape[0], image.shape[1], side_px)
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(resized)
 
 
 def normalise(image: RGB8, side_px: int) -> Tensor:
@@ -148,16 +149,6 @@ def scale_prompt(
         corners = np.array([(b.x0, b.y0), (b.x1, b.y1)]) * scale
         box = corners.astype(np.float32).ravel()
     return points, labels, box
-
-
-def check(prompt: Prompt, shape: tuple[int, int]) -> None:
-    """Raises ``ValueError`` for a prompt that says nothing, or a click beside the image."""
-    if not prompt.clicks and prompt.box is None:
-        raise ValueError("the prompt is empty: give at least one click or a box")
-    height, width = shape
-    for click in prompt.clicks:
-        if not (-0.5 <= click.x <= width - 0.5 and -0.5 <= click.y <= height - 0.5):
-            raise ValueError(f"{click} lies outside the image of {width} x {height} pixels")
 
 
 def _column(values: tuple[float, float, float]) -> Tensor:

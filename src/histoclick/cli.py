@@ -1,0 +1,262 @@
+"""The command line: thin, lazy, and the only place that wires the layers together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from histoclick.types import HistoclickError
+
+if TYPE_CHECKING:
+    from histoclick.models.card import Card
+    from histoclick.patches import PatchSet
+
+app = typer.Typer(
+    name="histoclick",
+    help="Interactive segmentation for histopathology: click, train, evaluate. All of it offline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best there is.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path(
+        "histoclick-demo"
+    ),
+) -> None:
+    """Offline tour: evaluate the built-in model on built-in samples and write the report."""
+    from histoclick.datasets.demo import demo_samples
+    from histoclick.models.registry import default_id
+    from histoclick.patches import write_patch_set
+    from histoclick.report import write_report
+
+    say(f"1/3  Writing samples to {out / 'patches'} (a real picture and generated tissue) ...")
+    patches = write_patch_set(demo_samples(), out / "patches")
+    say("2/3  A simulated user clicks 20 times on each of them, with two models ...")
+    runs = [out / "runs" / model for model in (default_id(), "discs")]
+    for run in runs:
+        run_evaluation(run.name, patches, run, device="cpu")
+    say("3/3  Writing the report ...")
+    files = write_report(runs, out / "report")
+    say("")
+    say(files.markdown.read_text(encoding="utf-8"))
+    say(f"Open {files.page.resolve()} in a browser.")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Patch set: a folder with images/ and masks/.")],
+    out: Annotated[Path, typer.Option(help="Run folder; an interrupted run in it continues.")],
+    model: Annotated[str | None, typer.Option(help="Id or folder; default: built-in.")] = None,
+    max_clicks: Annotated[int, typer.Option(help="Click budget of the simulated user.")] = 20,
+    targets: Annotated[str, typer.Option(help="IoU values to reach.")] = "0.80,0.85,0.90",
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(help="Processor threads; 0 leaves the choice.")] = 0,
+    limit: Annotated[int, typer.Option(help="Only the first N patches; 0 for all.")] = 0,
+    strips: Annotated[int, typer.Option(help="Patches kept as pictures for the report.")] = 6,
+    predictions: Annotated[bool, typer.Option(help="Keep the last mask of every patch.")] = False,
+) -> None:
+    """Simulate a clicking user on every patch and record IoU and seconds of every click."""
+    from histoclick.evaluate import Protocol
+    from histoclick.patches import open_patch_set
+
+    patches = open_patch_set(data)
+    if limit > 0:
+        patches = patches.first(limit)
+    protocol = Protocol(max_clicks, parse_targets(targets))
+    options: dict[str, Any] = {"strips": strips, "predictions": predictions}
+    if threads > 0:
+        import torch
+
+        torch.set_num_threads(threads)
+    run_evaluation(model, patches, out, device=device, protocol=protocol, **options)
+    say(f"Records are in {out / 'clicks.parquet'}. Next: histoclick report {out} --out page")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of 'evaluate'.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and index.html.")],
+    baseline: Annotated[
+        Path | None, typer.Option(help="Run to compare the others with (Table 2's brackets).")
+    ] = None,
+) -> None:
+    """Tables, curves and pictures of one or more runs, as files and as one HTML page."""
+    from histoclick.report import write_report
+
+    files = write_report(runs, out, baseline)
+    say(files.markdown.read_text(encoding="utf-8"))
+    say(f"Open {files.page.resolve()} in a browser.")
+
+
+@models_app.command("list")
+def list_models(json: Json = False) -> None:
+    """The models this machine knows, built-in and imported."""
+    from histoclick.models.registry import cards
+
+    known = cards()
+    if json:
+        say_json([{"id": c.id, "family": c.family, "summary": c.summary} for c in known])
+        return
+    width = max(len(card.id) for card in known)
+    for card in known:
+        say(f"{card.id:<{width}}  {card.family:<10}  {card.summary}")
+
+
+@models_app.command("show")
+def show_model(
+    model: Annotated[str, typer.Argument(help="Id or folder.")], json: Json = False
+) -> None:
+    """A model's card: origin, licence, training data, measured NoC."""
+    import dataclasses
+
+    from histoclick.models.registry import find
+
+    card, folder = find(model)
+    if json:
+        say_json(dataclasses.asdict(card) | {"folder": str(folder)})
+        return
+    say((folder / "card.toml").read_text(encoding="utf-8").rstrip())
+    say(f"\n# folder: {folder}")
+
+
+@models_app.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(help="Official weight file, such as sam_vit_b.pth.")],
+    family: Annotated[str, typer.Option(help="Family of the file, such as sam.")],
+    id_: Annotated[str, typer.Option("--id", help="Name the model shall have here.")],
+) -> None:
+    """Check an official weight file strictly and make a model of it."""
+    from histoclick.models.registry import import_model
+
+    say(f"Reading {file} ...")
+    folder = import_model(file, family, id_)
+    say(f"Imported into {folder}. Use it with: --model {id_}")
+
+
+@app.command()
+def doctor(json: Json = False) -> None:
+    """What is installed, and whether it works."""
+    from histoclick import machine
+    from histoclick.models import registry
+
+    facts = machine.describe() | {
+        "devices": machine.devices(),
+        "models": list(registry.folders()),
+        "model_folder": str(registry.home()),
+        "self_test": self_test(),
+    }
+    if json:
+        say_json(facts)
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {version}" for name, version in value.items())
+        say(f"{key + ':':<14} {', '.join(value) if isinstance(value, list) else value}")
+
+
+def run_evaluation(
+    model: str | None, patches: PatchSet, out: Path, *, device: str, **options: Any
+) -> None:
+    """Load a model and evaluate it with a progress bar."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from histoclick import machine
+    from histoclick.evaluate import evaluate
+    from histoclick.models import registry
+
+    if device == "auto":
+        device = machine.devices()[0]
+    card, _ = registry.find(registry.default_id() if model is None else model)
+    segmenter = registry.load(model, device=device)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as bar:
+        checking = bar.add_task("checking patches", total=len(patches))
+        clicking = bar.add_task(f"clicking with {card.id}", total=len(patches))
+        evaluate(
+            segmenter,
+            patches,
+            out,
+            model=card_facts(card),
+            machine=machine.describe(device),
+            checked=lambda: bar.advance(checking),
+            done=lambda patch, resumed: bar.advance(clicking),
+            **options,
+        )
+
+
+def parse_targets(text: str) -> tuple[float, ...]:
+    """``"0.80,0.85"`` or ``"0.80 0.85"`` as numbers."""
+    try:
+        return tuple(float(part) for part in text.replace(",", " ").split())
+    except ValueError:
+        raise HistoclickError(f"--targets {text!r}: give numbers, as in 0.80,0.85,0.90") from None
+
+
+def card_facts(card: Card) -> dict[str, Any]:
+    """What a protocol card says of a model."""
+    return {
+        "id": card.id,
+        "family": card.family,
+        "architecture": card.architecture,
+        "sha256": card.sha256,
+        "parameters": card.parameters,
+        "untrained": card.untrained,
+    }
+
+
+def self_test() -> str:
+    """Two clicks of the built-in model on a real picture."""
+    from histoclick.datasets.demo import demo_samples
+    from histoclick.models.registry import load
+    from histoclick.trajectory import trajectory
+
+    sample = demo_samples(phantoms=0)[0]
+    *_, step = trajectory(load(), sample, max_clicks=2)
+    return f"two clicks on a real gland gave IoU {step.iou:.2f} in {step.seconds:.2f} s per click"
+
+
+def say(text: str) -> None:
+    """One line to standard output."""
+    typer.echo(text)
+
+
+def say_json(value: Any) -> None:
+    """A value as JSON to standard output."""
+    import json
+
+    typer.echo(json.dumps(value, indent=2))
+
+
+def main() -> None:
+    """Entry point: bad input ends with one sentence and 2, Ctrl-C with 130."""
+    try:
+        code = app(standalone_mode=False)
+    except HistoclickError as error:
+        typer.echo(f"histoclick: {error}", err=True)
+        code = 2
+    except typer.Abort:  # what Typer makes of Ctrl-C
+        typer.echo("\nhistoclick: interrupted; the same command continues where it was.", err=True)
+        code = 130
+    except TyperException as error:  # wrong use: unknown command, missing option, ...
+        typer.echo(f"histoclick: {error.format_message()}", err=True)
+        code = error.exit_code
+    sys.exit(code)

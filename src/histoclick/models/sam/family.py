@@ -1,0 +1,46 @@
+"""SAM for the registry: load a model folder, import an official file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from histoclick.models.card import Card
+from histoclick.models.sam.network import INPUT_PX, build, expected_shapes, recognise
+from histoclick.models.sam.segmenter import SamSegmenter
+from histoclick.models.weights import check_keys, read_state_dict, sha256, write_safetensors
+from histoclick.types import HistoclickError
+
+
+def load(card: Card, folder: Path, device: str) -> SamSegmenter:
+    """The segmenter of a model folder, whose weights stand under their official names."""
+    file = folder / "weights.safetensors"
+    state = read_state_dict(file)
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    check_keys(shapes, expected_shapes(card.architecture), str(file))
+    return SamSegmenter(build(card.architecture, state), device=device)
+
+
+def convert(file: Path, id_: str, folder: Path) -> Card:
+    """Import an official ``.pth`` (ViT-B, ViT-L, ViT-H): recognised and checked strictly."""
+    state = read_state_dict(file)
+    variant = recognise(state)
+    if variant is None:
+        raise HistoclickError(
+            f"{file}: not a SAM checkpoint (ViT-B, ViT-L or ViT-H): its keys are others; give the "
+            "official sam_vit_*.pth, or name the right --family"
+        )
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    check_keys(shapes, expected_shapes(variant), str(file))
+    weights = folder / "weights.safetensors"
+    write_safetensors(state, weights)
+    return Card(
+        id=id_,
+        family="sam",
+        architecture=variant,
+        summary=f"Segment Anything, {variant}, imported from {file.name}.",
+        licence="Apache-2.0 (official weights; check the origin of other files)",
+        origin=f"{file.name}, SHA-256 {sha256(file)}",
+        sha256=sha256(weights),
+        input_size=INPUT_PX,
+        parameters=sum(value.numel() for value in state.values()),
+    )

@@ -1,0 +1,73 @@
+"""From run folders to what gets published: tables, curves, strips, one HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from histoclick.report import figures, measures, page, tables
+from histoclick.report.records import read_runs, read_strips
+from histoclick.types import HistoclickError
+
+__all__ = ["ReportFiles", "write_report"]
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What a report consists of; ``strips`` is ``None`` when no run kept pictures."""
+
+    markdown: Path
+    latex: Path
+    csv: Path
+    curve_png: Path
+    curve_svg: Path
+    strips: Path | None
+    page: Path
+
+
+def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) -> ReportFiles:
+    """Write the report on ``runs`` into the folder ``out``, replacing one that is there.
+
+    ``runs``: run folders, or folders of run folders. ``baseline``: a run, or a folder with one for
+    each dataset (and model family), to which the changes of NoC refer. Everything is computed from
+    those folders, and before the first file is written.
+
+    Raises ``HistoclickError`` for folders that are no runs or not comparable.
+    """
+    loaded = read_runs(runs)
+    baselines = read_runs([baseline]) if baseline is not None else []
+    pictures = [strip for run in loaded for strip in read_strips(run)]
+    clicks, ious = measures.clicks_table(loaded, baselines), measures.iou_table(loaded)
+    curve = figures.curves(loaded)
+    contents = {
+        "table.md": tables.markdown([clicks, ious]).encode(),
+        "table.tex": tables.latex([clicks, ious]).encode(),
+        "table.csv": tables.comma_separated(clicks.beside(ious)).encode(),
+        "curve.png": figures.encoded(curve, "png", dpi=200),
+        "curve.svg": figures.encoded(curve, "svg"),
+        "index.html": page.render(loaded, [clicks, ious], pictures).encode(),
+    }
+    if pictures:
+        contents["strips.png"] = figures.encoded(figures.strips(pictures), "png", dpi=200)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            partial = out / f"{name}.partial"
+            partial.write_bytes(content)
+            partial.replace(out / name)
+        if not pictures:
+            (out / "strips.png").unlink(missing_ok=True)  # of an earlier report
+    except OSError as error:
+        raise HistoclickError(
+            f"{out}: cannot write the report there ({error.strerror}); choose another folder"
+        ) from None
+    return ReportFiles(
+        markdown=out / "table.md",
+        latex=out / "table.tex",
+        csv=out / "table.csv",
+        curve_png=out / "curve.png",
+        curve_svg=out / "curve.svg",
+        strips=out / "strips.png" if pictures else None,
+        page=out / "index.html",
+    )

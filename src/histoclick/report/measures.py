@@ -1,0 +1,269 @@
+"""Runs as the tables of the paper: what was measured, with intervals over slides.
+
+Table 1 is ``clicks_table``: NoC, SPC and NoF of every model on every dataset; with a baseline also
+the change of NoC in brackets, as in Table 2. ``iou_table`` adds what a fixed number of clicks buys,
+``hardest_table`` where to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histoclick import metrics
+from histoclick.metrics import Difference, Interval
+from histoclick.report.records import UNKNOWN_SLIDE, Run, comparable
+from histoclick.report.tables import MINUS, Cell, Table
+from histoclick.types import HistoclickError
+
+LABELS = ("Model", "Dataset", "Patches", "Slides")
+SHOWN_CLICKS = (1, 5, 20)
+HARDEST = 10
+INTERVALS = (
+    "In square brackets: 95 % confidence intervals, bias corrected and accelerated bootstrap over "
+    f"slides, {metrics.RESAMPLES:,} resamples."
+)
+
+
+def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Runs grouped by dataset, both in the order in which they were named."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.card.dataset, []).append(run)
+    return groups
+
+
+def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
+    """Table 1: NoC at every target, SPC without and with encode, NoF at the higher targets.
+
+    ``baselines``: runs to compare with, for each run the one on the same dataset (of several, the
+    one of the same model family). Raises ``HistoclickError`` where more than one is left, where it
+    was evaluated by other rules, and when no run has any.
+    """
+    targets, budget = runs[0].card.targets, runs[0].card.max_clicks
+    counted = targets[1:] or targets
+    rows, notes = [], [INTERVALS]
+    for run in _ordered(runs):
+        clicks = [metrics.clicks_to_reach(run.ious, target, budget) for target in targets]
+        failures = [metrics.failed(run.ious, target, budget) for target in counted]
+        columns = np.column_stack([*clicks, *failures]).astype(np.float64)
+        intervals = metrics.mean_intervals(columns, run.slides)
+        changes: list[Difference | None] = [None] * len(targets)
+        if baseline := _baseline(run, baselines):
+            changes = [_change(run, baseline, target) for target in targets]
+            notes.append(_pairing(run, baseline))
+        rows.append(
+            (
+                *_labels(run),
+                *map(_number, map(_noc, targets), intervals, [2] * len(targets), changes),
+                _seconds("SPC", run, run.seconds),
+                _seconds(
+                    "SPC with encode", run, metrics.with_encode(run.seconds, run.encode_seconds)
+                ),
+                *map(_failures, map(_nof, counted), failures, intervals[len(targets) :]),
+            )
+        )
+    if baselines and len(notes) == 1:
+        raise HistoclickError(
+            f"{baselines[0].folder}: a baseline for none of the runs, its dataset is "
+            f"{baselines[0].card.dataset!r}; give another run on the same patches"
+        )
+    notes.append(f"NoC counts a failure as {budget} clicks, the budget; SPC in seconds.")
+    names = (*map(_noc, targets), "SPC", "SPC with encode", *map(_nof, counted))
+    return Table(
+        "Clicks to reach a target IoU",
+        LABELS + names,
+        len(LABELS),
+        tuple(rows),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def iou_table(runs: Sequence[Run]) -> Table:
+    """Mean IoU after 1, 5 and 20 clicks (as far as the budget goes) and area under the curve."""
+    budget = runs[0].card.max_clicks
+    shown = sorted({click for click in SHOWN_CLICKS if click <= budget} | {budget})
+    names = (*(f"IoU@{click}" for click in shown), "AUC")
+    rows = []
+    for run in _ordered(runs):
+        after = metrics.held(run.ious)[:, np.array(shown) - 1]
+        columns = np.column_stack([after, metrics.curve_area(run.ious)])
+        intervals = metrics.mean_intervals(columns, run.slides)
+        rows.append((*_labels(run), *map(_number, names, intervals, [3] * len(names))))
+    notes = (
+        INTERVALS,
+        "IoU@k: mean IoU after click k; AUC: normalised area under the IoU-click curve over clicks "
+        f"1 to {budget}.",
+    )
+    return Table("IoU after a number of clicks", LABELS + names, len(LABELS), tuple(rows), notes)
+
+
+def hardest_table(runs: Sequence[Run]) -> Table:
+    """The patches of one dataset with the least area under the curve, mean over ``runs``."""
+    target, budget = runs[0].card.targets[-1], runs[0].card.max_clicks
+    areas: dict[str, list[float]] = {}
+    slide: dict[str, str] = {}
+    for run in runs:
+        for patch, name, area in zip(
+            run.patches, run.slides, metrics.curve_area(run.ious), strict=True
+        ):
+            areas.setdefault(patch, []).append(float(area))
+            slide[patch] = name
+    worst = sorted(areas, key=lambda patch: (float(np.mean(areas[patch])), patch))[:HARDEST]
+    rows = []
+    for patch in worst:
+        cells = [Cell(patch), Cell(slide[patch]), Cell(f"{np.mean(areas[patch]):.3f}")]
+        for run in runs:
+            at = np.flatnonzero(run.patches == patch)
+            if len(at) == 0:
+                cells.append(Cell("not evaluated"))
+                continue
+            ious = run.ious[at]
+            failed = metrics.nof(ious, target, budget) > 0
+            reached = "never" if failed else f"at click {metrics.noc(ious, target, budget):.0f}"
+            cells.append(Cell(f"{metrics.held(ious)[0, -1]:.3f}", f"{target:g} {reached}"))
+        rows.append(tuple(cells))
+    note = f"For each model: IoU after the last click, and the click that reached IoU {target:g}."
+    columns = ("Patch", "Slide", "AUC", *(run.label for run in runs))
+    return Table(f"Hardest patches of {runs[0].card.dataset}", columns, 2, tuple(rows), (note,))
+
+
+def _ordered(runs: Sequence[Run]) -> list[Run]:
+    return [run for group in by_dataset(runs).values() for run in group]
+
+
+def _labels(run: Run) -> tuple[Cell, ...]:
+    weights = "untrained" if run.card.untrained else "trained"
+    planned = run.card.patches
+    slides = str(len(set(run.slides)))
+    if UNKNOWN_SLIDE in run.slides:
+        slides = "not recorded"
+    elif run.card.facts["data"].get("slides") == 0:
+        slides = "not named"
+    return (
+        Cell(
+            run.name,
+            mark="untrained weights" if run.card.untrained else "",
+            numbers=(("model", run.name), ("weights", weights)),
+        ),
+        Cell(run.card.dataset, numbers=(("dataset", run.card.dataset),)),
+        Cell(
+            f"{len(run)} of {planned}" if run.partial else str(len(run)),
+            mark="partial" if run.partial else "",
+            numbers=(("patches", len(run)), ("patches planned", planned)),
+        ),
+        Cell(slides, numbers=(("slides", slides),)),
+    )
+
+
+def _noc(target: float) -> str:
+    return f"NoC@{100 * target:g}"
+
+
+def _nof(target: float) -> str:
+    return f"NoF@{100 * target:g}"
+
+
+def _number(name: str, estimate: Interval, digits: int, change: Difference | None = None) -> Cell:
+    numbers: list[tuple[str, object]] = [
+        (name, estimate.mean), (f"{name} low", estimate.low), (f"{name} high", estimate.high)
+    ]  # fmt: skip
+    if change is None:
+        text, detail, verdict = "", "", ""
+    else:
+        text, detail = _signed(change.mean, digits), _bounds(change, digits)
+        # Fewer clicks are better.
+        verdict = "better" if change.high < 0 else "worse" if change.low > 0 else ""
+        numbers += [
+            (f"{name} change", change.mean), (f"{name} change low", change.low),
+            (f"{name} change high", change.high), (f"{name} change p", change.p),
+        ]  # fmt: skip
+    return Cell(
+        f"{estimate.mean:.{digits}f}", _bounds(estimate, digits), text, detail, verdict,
+        numbers=tuple(numbers),
+    )  # fmt: skip
+
+
+def _failures(name: str, failed: NDArray[np.bool_], share: Interval) -> Cell:
+    count = int(failed.sum())
+    percent = Interval(100 * share.mean, 100 * share.low, 100 * share.high)
+    return Cell(
+        str(count),
+        f"{percent.mean:.1f} % {_bounds(percent, 1)}".rstrip(),
+        numbers=(
+            (name, count), (f"{name}/n", share.mean), (f"{name}/n low", share.low),
+            (f"{name}/n high", share.high),
+        ),
+    )  # fmt: skip
+
+
+def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
+    made = np.isfinite(seconds)
+    slides = np.repeat(run.slides, made.sum(1))
+    return _number(name, metrics.mean_interval(seconds[made], slides), 3)
+
+
+def _bounds(interval: Interval, digits: int) -> str:
+    """Empty where resampling says nothing: one slide, or the same value everywhere."""
+    if isnan(interval.low) or interval.high - interval.low < 1e-12:
+        return ""
+    low, high = _plain(interval.low, digits), _plain(interval.high, digits)
+    return f"[{low}, {high}]"
+
+
+def _plain(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else text.lstrip("-")
+
+
+def _signed(value: float, digits: int) -> str:
+    text = _plain(value, digits)
+    return f"+{text}" if value > 0 and float(text) else text
+
+
+def _baseline(run: Run, baselines: Sequence[Run]) -> Run | None:
+    """The run to compare with; ``None`` without one on this dataset and for a baseline itself."""
+    same = [other for other in baselines if other.card.dataset == run.card.dataset]
+    if not same or any(other.folder == run.folder for other in same):
+        return None
+    family = [other for other in same if other.card.family == run.card.family]
+    chosen = family if len(same) > 1 else same
+    if len(chosen) != 1:
+        raise HistoclickError(
+            f"{run.folder}: {len(chosen)} baselines fit dataset {run.card.dataset!r} and model "
+            f"family {run.card.family!r}; give one run per dataset, or one per family and dataset"
+        )
+    comparable(run, chosen[0])
+    return chosen[0]
+
+
+def _common(run: Run, baseline: Run) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows of ``run`` and of ``baseline`` that hold the same patches, pairwise."""
+    _, here, there = np.intersect1d(
+        run.patches.astype(str), baseline.patches.astype(str), return_indices=True
+    )
+    if len(here) == 0:
+        raise HistoclickError(
+            f"{run.folder} and {baseline.folder}: no patch in common; evaluate both on one set"
+        )
+    return here, there
+
+
+def _change(run: Run, baseline: Run, target: float) -> Difference:
+    here, there = _common(run, baseline)
+    clicks, before = (
+        metrics.clicks_to_reach(ious, target, run.card.max_clicks).astype(np.float64)
+        for ious in (run.ious[here], baseline.ious[there])
+    )
+    return metrics.paired_difference(clicks, before, run.slides[here])
+
+
+def _pairing(run: Run, baseline: Run) -> str:
+    pairs = len(_common(run, baseline)[0])
+    return (
+        f"In round brackets, {run.card.dataset}: change of NoC against {baseline.label} on the "
+        f"same patches ({run.name}: {pairs} pairs), with its paired interval; below zero is better."
+    )

@@ -1,0 +1,315 @@
+"""Run folders: the protocol card ``run.toml`` and the click records beside it, read and checked."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histoclick.types import RGB8, HistoclickError, Mask
+
+TEXT, FLAG, WHOLE, REAL = "OU", "b", "iu", "f"  # kinds of numpy dtype
+COLUMNS = {
+    "model": TEXT, "dataset": TEXT, "patch": TEXT, "slide": TEXT, "click": WHOLE, "x": REAL,
+    "y": REAL, "positive": FLAG, "iou": REAL, "seconds": REAL, "encode_seconds": REAL,
+}  # fmt: skip
+LEAST = {"click": 1, "iou": 0, "seconds": 0, "encode_seconds": 0}
+UNKNOWN_SLIDE = "(not recorded)"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a run says of itself. ``facts``: the whole card, table by table, as TOML holds it."""
+
+    model: str
+    family: str
+    untrained: bool
+    dataset: str
+    patches: int
+    data_sha256: str
+    click_rule: str
+    max_clicks: int
+    targets: tuple[float, ...]
+    facts: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model on one dataset: N finished patches, at most K = ``card.max_clicks`` clicks each.
+
+    ``records``: a row per patch and click, as in ``clicks.parquet``. ``patches``, ``slides``: (N,)
+    names. ``ious``: (N, K) after each click, ``seconds``: (N, K) s, both NaN where a patch got no
+    further click. ``encode_seconds``: (N,) s. ``name``: the model's id, with the folder where two
+    runs would read the same.
+    """
+
+    folder: Path
+    card: Card
+    records: pd.DataFrame
+    patches: NDArray[np.object_]
+    slides: NDArray[np.object_]
+    ious: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    encode_seconds: NDArray[np.float64]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    @property
+    def partial(self) -> bool:
+        """Whether patches are missing: the run was interrupted."""
+        return len(self) < self.card.patches
+
+    @property
+    def label(self) -> str:
+        """``name``, marked where the weights mean nothing."""
+        return f"{self.name} (untrained weights)" if self.card.untrained else self.name
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One patch of a run in pictures (Fig. 4).
+
+    ``image``: (H, W, 3) uint8. ``truth``: (H, W) bool. ``masks``: (K, H, W) bool, after the clicks
+    numbered in ``shown``. ``clicks``: the rows of this patch, in pixels of the image.
+    """
+
+    run: Run
+    patch: str
+    image: RGB8
+    truth: Mask
+    masks: NDArray[np.bool_]
+    shown: tuple[int, ...]
+    clicks: pd.DataFrame
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """Read the runs in ``folders``: each is a run folder, or holds run folders side by side.
+
+    Raises ``HistoclickError`` for a folder that is no run, and for runs that cannot stand in one
+    table: other click rules, budgets or targets, or other patches under the same dataset name.
+    """
+    found = [run for folder in folders for run in _run_folders(folder)]
+    runs = [read_run(folder) for folder in dict.fromkeys(folder.resolve() for folder in found)]
+    if not runs:
+        raise HistoclickError("no run given; name the folder of at least one 'histoclick evaluate'")
+    for run in runs[1:]:
+        comparable(runs[0], run)
+    datasets: dict[str, Run] = {}
+    for run in runs:
+        comparable(datasets.setdefault(run.card.dataset, run), run)
+    rows = Counter((run.card.model, run.card.dataset) for run in runs)
+    return [
+        replace(run, name=f"{run.name}, {run.folder.name}")
+        if rows[run.card.model, run.card.dataset] > 1
+        else run
+        for run in runs
+    ]
+
+
+def comparable(one: Run, other: Run) -> None:
+    """Raise ``HistoclickError`` unless the numbers of two runs mean the same."""
+    rules = {"click rule": "click_rule", "click budget": "max_clicks", "targets": "targets"}
+    if one.card.dataset == other.card.dataset:
+        rules["patches"] = "data_sha256"
+    for name, field in rules.items():
+        here, there = getattr(one.card, field), getattr(other.card, field)
+        if here != there:
+            raise HistoclickError(
+                f"{one.folder} and {other.folder}: not comparable, their {name} differ ({here} and "
+                f"{there}); report them separately or evaluate again with one protocol"
+            )
+
+
+def read_run(folder: Path) -> Run:
+    """Read and check one run folder. Raises ``HistoclickError`` naming what is wrong with it."""
+    card = _card(folder)
+    table, journal = folder / "clicks.parquet", folder / "clicks.jsonl"
+    if table.exists():
+        try:
+            records = pd.read_parquet(table)
+        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+            raise HistoclickError(f"{table}: not readable ({error}); evaluate again") from None
+        where = table
+    else:
+        records, where = _unfinished(journal, card), journal
+    if len(records) == 0:
+        raise HistoclickError(f"{folder}: no patch is finished yet; continue with the same command")
+    return _run(folder, card, _checked(records, card, where), where)
+
+
+def read_strips(run: Run) -> list[Strip]:
+    """The pictures a run kept, in the order of its patches; none is no error."""
+    strips = []
+    for patch, clicks in run.records.groupby("patch", sort=False):
+        path = run.folder / "strips" / f"{patch}.npz"
+        if path.exists():
+            strips.append(_strip(run, str(patch), path, clicks))
+    return strips
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    inside = [] if (folder / "run.toml").exists() else sorted(folder.glob("*/run.toml"))
+    return [path.parent for path in inside] or [folder]
+
+
+def _card(folder: Path) -> Card:
+    path = folder / "run.toml"
+    try:
+        facts = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise HistoclickError(
+            f"{folder}: no run.toml inside, so this is no run folder; make one with 'histoclick "
+            "evaluate'"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HistoclickError(f"{path}: not valid TOML ({error}); evaluate again") from None
+    if facts.get("schema") != 1:
+        raise HistoclickError(
+            f"{path}: schema {facts.get('schema')!r} is not 1; use the histoclick that wrote it"
+        )
+    try:
+        model, data, protocol = facts["model"], facts["data"], facts["protocol"]
+        card = Card(
+            model=str(model["id"]),
+            family=str(model.get("family", "")),
+            untrained=bool(model.get("untrained", False)),
+            dataset=str(data["name"]),
+            patches=int(data["patches"]),
+            data_sha256=str(data["sha256"]),
+            click_rule=str(protocol["click_rule"]),
+            max_clicks=int(protocol["max_clicks"]),
+            targets=tuple(sorted(float(target) for target in protocol["targets"])),
+            facts={name: part for name, part in facts.items() if isinstance(part, dict)},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise HistoclickError(
+            f"{path}: no complete protocol card ({type(error).__name__}: {error}); evaluate again"
+        ) from None
+    if card.max_clicks < 1 or not card.targets:
+        raise HistoclickError(f"{path}: no click budget or no targets in it; evaluate again")
+    return card
+
+
+def _unfinished(journal: Path, card: Card) -> pd.DataFrame:
+    """The records of a run under way: a line of JSON for each finished patch, the last one torn."""
+    if not journal.exists():
+        raise HistoclickError(
+            f"{journal.parent}: neither clicks.parquet nor clicks.jsonl inside, so nothing was "
+            "evaluated yet; start again with the same command"
+        )
+    rows = []
+    for line in journal.read_bytes().rpartition(b"\n")[0].splitlines():
+        try:
+            entry = json.loads(line)
+            # Journals need not name slides. Without names no interval can be given, unless the
+            # patch set has none either and every patch stands for itself.
+            unnamed = UNKNOWN_SLIDE if card.facts["data"].get("slides") else entry["patch"]
+            known = {
+                "model": card.model,
+                "dataset": card.dataset,
+                "patch": entry["patch"],
+                "slide": entry.get("slide", unnamed),
+            }
+            rows += [known | click for click in entry["clicks"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise HistoclickError(
+                f"{journal}: a line is not readable ({error}); delete it and evaluate again"
+            ) from None
+    return pd.DataFrame(rows)
+
+
+def _checked(records: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
+    """``records`` as they should be, else ``HistoclickError``."""
+    missing = [name for name in COLUMNS if name not in records.columns]
+    if missing:
+        raise HistoclickError(f"{where}: no column {', '.join(missing)}; evaluate again")
+    for name, kinds in COLUMNS.items():
+        values = records[name].to_numpy()
+        wrong = f"{where}: column {name}"
+        if values.dtype.kind not in kinds + (WHOLE if kinds == REAL else ""):
+            raise HistoclickError(f"{wrong} holds {values.dtype}; evaluate again")
+        if (~np.isfinite(values) if kinds == REAL else pd.isna(values)).any():
+            raise HistoclickError(f"{wrong} has gaps; evaluate again")
+        if name in LEAST and values.min() < LEAST[name]:
+            raise HistoclickError(f"{wrong} falls below {LEAST[name]}; evaluate again")
+    for name, most in (("iou", 1), ("click", card.max_clicks)):
+        if records[name].max() > most:
+            raise HistoclickError(f"{where}: column {name} exceeds {most}; evaluate again")
+    for name, told in (("model", card.model), ("dataset", card.dataset)):
+        others = sorted(set(records[name]) - {told})
+        if others:
+            raise HistoclickError(
+                f"{where}: holds clicks of {name} {others[0]!r}, but the card beside it says "
+                f"{told!r}; evaluate into separate folders"
+            )
+    return records
+
+
+def _run(folder: Path, card: Card, records: pd.DataFrame, where: Path) -> Run:
+    """Fold the rows into arrays; a patch is finished when its clicks are 1, 2, ... to the end."""
+    row, patches = pd.factorize(records["patch"])
+    click = records["click"].to_numpy()
+    clicks_made = np.bincount(row)
+    ious = np.full((len(patches), card.max_clicks), np.nan)
+    seconds = ious.copy()
+    ious[row, click - 1] = records["iou"]
+    seconds[row, click - 1] = records["seconds"]
+    if (np.isfinite(ious) != (np.arange(card.max_clicks) < clicks_made[:, None])).any():
+        raise HistoclickError(f"{where}: clicks of a patch are not 1, 2, 3, ...; evaluate again")
+    per_patch = records.groupby("patch", sort=False)[["slide", "encode_seconds"]]
+    if per_patch.nunique().to_numpy().max() > 1:
+        raise HistoclickError(f"{where}: a patch has two slides or two encodes; evaluate again")
+    if len(patches) > card.patches:
+        raise HistoclickError(
+            f"{where}: {len(patches)} patches, but its card says {card.patches}; evaluate again"
+        )
+    # Who stopped early without the last target was interrupted and says nothing about failures.
+    finished = (clicks_made == card.max_clicks) | (
+        ious[np.arange(len(ious)), clicks_made - 1] >= card.targets[-1]
+    )
+    if not finished.any():
+        raise HistoclickError(f"{folder}: no patch is finished yet; continue with the same command")
+    first = per_patch.first()
+    return Run(
+        folder=folder,
+        card=card,
+        records=records[finished[row]],
+        patches=np.asarray(patches, dtype=object)[finished],
+        slides=first["slide"].to_numpy(dtype=object)[finished],
+        ious=ious[finished],
+        seconds=seconds[finished],
+        encode_seconds=first["encode_seconds"].to_numpy(dtype=np.float64)[finished],
+        name=card.model,
+    )
+
+
+def _strip(run: Run, patch: str, path: Path, clicks: pd.DataFrame) -> Strip:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            image, truth, masks, shown = (file[k] for k in ("image", "truth", "masks", "shown"))
+    except (OSError, ValueError, KeyError) as error:
+        raise HistoclickError(f"{path}: not readable ({error}); evaluate again") from None
+    height_width = truth.shape
+    if (
+        image.shape != (*height_width, 3)
+        or image.dtype != np.uint8
+        or masks.shape != (len(shown), *height_width)
+        or truth.dtype != np.bool_
+        or masks.dtype != np.bool_
+        or not set(shown.tolist()) <= set(clicks["click"])
+    ):
+        raise HistoclickError(
+            f"{path}: image, masks and clicks do not fit together; evaluate again"
+        )
+    order = np.argsort(shown)
+    return Strip(run, patch, image, truth, masks[order], tuple(shown[order].tolist()), clicks)

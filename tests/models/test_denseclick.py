@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from histoclick.models.denseclick.network import DenseClickNet, likeness_maps
+from histoclick.models.denseclick.prompt import FAR, click_distances, rasterise
+from histoclick.models.denseclick.segmenter import DenseClickSegmenter
+from histoclick.models.nets.mobilenet import CHANNELS, MobileNetV2, calibrate
+from histoclick.types import Box, Click, Prompt
+
+CLICKS = torch.tensor([[[10.0, 20.0, 1], [40.5, 3.0, -1], [0, 0, 0]], [[5, 5, -1], [0, 0, 0], [60, 30, 1]]])
+
+
+def test_distances_are_from_cell_centres() -> None:
+    found = click_distances(CLICKS, (8, 16))
+    for b in range(2):
+        for n in range(3):
+            x, y, sign = CLICKS[b, n].tolist()
+            for i in range(8):
+                for j in range(16):
+                    centre = [np.mean(range(4 * k, 4 * k + 4)) for k in (j, i)]
+                    expected = math.dist(centre, (x, y)) if sign else FAR
+                    assert found[b, n, i, j] == pytest.approx(expected, rel=1e-6)
+
+
+def test_prompt_maps_against_their_definition() -> None:
+    previous = torch.rand(2, 1, 8, 16)
+    maps = rasterise(CLICKS, previous)
+    distance = click_distances(CLICKS, (8, 16))
+    near_positive = [distance[0, 0], distance[1, 2]]
+    near_negative = [distance[0, 1], distance[1, 0]]
+    last = [(distance[0, 1], -1), (distance[1, 2], 1)]
+    for b in range(2):
+        expected = [
+            torch.exp(-near_positive[b] ** 2 / 50),
+            torch.exp(-near_positive[b] / 32),
+            torch.exp(-near_negative[b] ** 2 / 50),
+            torch.exp(-near_negative[b] / 32),
+            last[b][1] * torch.exp(-last[b][0] ** 2 / 288),
+            previous[b, 0],
+        ]
+        torch.testing.assert_close(maps[b], torch.stack(expected))
+
+
+def test_padding_clicks_change_nothing() -> None:
+    previous = torch.rand(2, 1, 8, 16)
+    padded = torch.cat([CLICKS, torch.zeros(2, 5, 3)], 1)
+    torch.testing.assert_close(rasterise(padded, previous), rasterise(CLICKS, previous))
+    features = torch.nn.functional.normalize(torch.randn(2, 6, 4, 8), dim=1)
+    torch.testing.assert_close(likeness_maps(features, padded), likeness_maps(features, CLICKS))
+
+
+def test_likeness_against_its_definition() -> None:
+    features = torch.nn.functional.normalize(torch.randn(2, 6, 4, 8), dim=1)
+    found = likeness_maps(features, CLICKS)
+    for b in range(2):
+        for channel, wanted in enumerate((1, -1)):
+            cosines = [
+                torch.einsum("chw,c->hw", features[b], features[b, :, int(y) // 8, int(x) // 8])
+                for x, y, sign in CLICKS[b].tolist()
+                if sign == wanted
+            ]
+            torch.testing.assert_close(found[b, channel], torch.stack(cosines).amax(0))
+
+
+def test_no_click_of_a_sign_is_zero_likeness() -> None:
+    features = torch.nn.functional.normalize(torch.randn(1, 6, 4, 8), dim=1)
+    found = likeness_maps(features, torch.tensor([[[3.0, 3.0, 1.0]]]))
+    assert (found[:, 1] == 0).all()
+
+
+def test_trunk_strides_and_channels() -> None:
+    features = MobileNetV2().eval()(torch.rand(1, 3, 96, 64))
+    shapes = [tuple(f.shape[1:]) for f in features]
+    assert shapes == [(c, 96 // s, 64 // s) for c, s in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore:Conversion")
+def test_calibrating_and_folding_keep_the_function() -> None:
+    torch.manual_seed(0)
+    plain = MobileNetV2(norm=False).eval()
+    images = torch.rand(4, 3, 64, 64) * 2 - 1
+    trained = MobileNetV2()
+    calibrate(trained, dict(plain.state_dict()), images)
+    for normed, folded in zip(trained.eval()(images), plain(images), strict=True):
+        torch.testing.assert_close(normed, folded, rtol=1e-3, atol=1e-5)
+    trained.fold()
+    plain.load_state_dict(trained.state_dict())
+    for again, folded in zip(trained(images), plain(images), strict=True):
+        torch.testing.assert_close(again, folded)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> DenseClickSegmenter:
+    torch.manual_seed(0)
+    return DenseClickSegmenter(DenseClickNet(norm=False), input_size=96)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (50, 131), (300, 200), (1, 1), (7, 400)])
+def test_logits_have_the_image_s_shape(
+    segmenter: DenseClickSegmenter, shape: tuple[int, int]
+) -> None:
+    encoded = segmenter.encode(picture(*shape))
+    prediction = segmenter.predict(encoded, Prompt((Click(0, 0),)))
+    assert prediction.logits.shape == shape
+    assert prediction.logits.dtype == np.float32
+    assert np.isfinite(prediction.logits).all()
+
+
+def test_sessions_on_one_image_do_not_see_each_other(segmenter: DenseClickSegmenter) -> None:
+    encoded = segmenter.encode(picture(80, 90))
+    sessions = [Prompt((Click(10, 10),)), Prompt((Click(70, 60, False),))]
+    more = [Click(40, 40, False), Click(20, 70)]
+
+    def alone(first: Prompt, click: Click) -> np.ndarray:
+        before = segmenter.predict(encoded, first)
+        return segmenter.predict(encoded, first.add(click), before).logits
+
+    firsts = [segmenter.predict(encoded, prompt) for prompt in sessions]
+    mixed = [
+        segmenter.predict(encoded, prompt.add(click), first).logits
+        for prompt, click, first in zip(sessions, more, firsts, strict=True)
+    ]
+    for prompt, click, logits in zip(sessions, more, mixed, strict=True):
+        np.testing.assert_array_equal(alone(prompt, click), logits)
+
+
+def test_prompts_that_make_no_sense(segmenter: DenseClickSegmenter) -> None:
+    encoded = segmenter.encode(picture(40, 50))
+    with pytest.raises(ValueError, match="no click"):
+        segmenter.predict(encoded, Prompt())
+    with pytest.raises(ValueError, match="outside the image of 50x40"):
+        segmenter.predict(encoded, Prompt((Click(50, 3),)))
+    with pytest.raises(ValueError, match="clicks only"):
+        segmenter.predict(encoded, Prompt((Click(1, 1),), Box(0, 0, 5, 5)))
+
+
+def test_encoding_is_the_same_for_every_resize_of_a_flat_image(
+    segmenter: DenseClickSegmenter,
+) -> None:
+    """Reflection padding must not invent an edge."""
+    flat = [np.full((h, w, 3), 180, np.uint8) for h, w in ((96, 70), (96, 96))]
+    narrow, square = (segmenter.encode(image).pyramid.s4 for image in flat)
+    torch.testing.assert_close(narrow[..., 6:12, 6:12], square[..., 6:12, 6:12])

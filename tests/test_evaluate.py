@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakeEncoded, FakeSegmenter, make_samples
+from histoclick.clicks import next_click
+from histoclick.evaluate import COLUMNS, Protocol, evaluate
+from histoclick.patches import PatchSet, write_patch_set
+from histoclick.trajectory import trajectory
+from histoclick.types import HistoclickError, Prediction, Prompt
+
+MODEL = {"id": "fake", "sha256": "0"}
+PROTOCOL = Protocol(max_clicks=4)
+
+
+def run(patches: PatchSet, out: Path, **options: Any) -> pd.DataFrame:
+    options = {"model": MODEL, "machine": {}, "protocol": PROTOCOL} | options
+    segmenter = options.pop("segmenter", FakeSegmenter())
+    evaluate(segmenter, patches, out, **options)
+    return pd.read_parquet(out / "clicks.parquet")
+
+
+def without_times(records: pd.DataFrame) -> pd.DataFrame:
+    return records.drop(columns=["seconds", "encode_seconds"])
+
+
+def test_a_trajectory_is_the_recurrence() -> None:
+    sample = make_samples(1)[0]
+    prompt, previous, mask = Prompt(), None, np.zeros(sample.mask.shape, bool)
+    encoded = FakeSegmenter().encode(sample.image)
+    for step in trajectory(FakeSegmenter(), sample, 6):
+        click = next_click(sample.mask, mask, prompt.clicks)
+        prompt = prompt.add(click)
+        previous = FakeSegmenter().predict(encoded, prompt, previous)
+        mask = previous.mask
+        assert step.click == click
+        np.testing.assert_array_equal(step.prediction.logits, previous.logits)
+        assert step.iou == (mask & sample.mask).sum() / (mask | sample.mask).sum()
+
+
+def test_records_hold_every_click_of_every_patch(patch_set: PatchSet, tmp_path: Path) -> None:
+    records = run(patch_set, tmp_path / "run")
+    assert list(records.columns) == list(COLUMNS)
+    assert len(records) == 5 * 4
+    assert records.groupby("patch")["click"].apply(list).tolist() == [[1, 2, 3, 4]] * 5
+    assert set(records["slide"]) == {"slide0", "slide1", "slide2"}
+    assert (records["seconds"] >= 0).all()
+    assert not (tmp_path / "run/clicks.jsonl").exists()
+
+
+class Interrupting(FakeSegmenter):
+    """Ctrl-C at its ``after``-th prediction."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def predict(
+        self, encoded: FakeEncoded, prompt: Prompt, previous: Prediction | None = None
+    ) -> Prediction:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().predict(encoded, prompt, previous)
+
+
+@settings(max_examples=12, deadline=None)
+@given(cuts=st.lists(st.integers(0, 19), max_size=4), torn=st.integers(0, 40))
+def test_interrupted_anywhere_and_started_again(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], torn: int
+) -> None:
+    folder = tmp_path_factory.mktemp("resume")
+    patches = write_patch_set(make_samples(5), folder / "patches")
+    whole = run(patches, folder / "whole")
+    journal = folder / "cut/clicks.jsonl"
+    for cut in cuts:
+        with pytest.raises(KeyboardInterrupt):
+            run(patches, folder / "cut", segmenter=Interrupting(cut))
+            raise KeyboardInterrupt  # everything was done before the cut
+        if journal.exists() and torn:  # as if the machine had died while a line was written
+            journal.write_bytes(journal.read_bytes()[:-torn])
+    again = run(patches, folder / "cut")
+    pd.testing.assert_frame_equal(without_times(again), without_times(whole))
+
+
+def test_finished_patches_are_not_done_again(patch_set: PatchSet, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(patch_set, tmp_path / "run", segmenter=Interrupting(10))
+    seen = []
+    run(patch_set, tmp_path / "run", done=lambda patch, resumed: seen.append((patch, resumed)))
+    assert [resumed for _, resumed in seen] == [True, True, False, False, False]
+    counter = Interrupting(0)
+    run(patch_set, tmp_path / "run", segmenter=counter)
+    assert counter.left == 0
+
+
+@pytest.mark.parametrize("part", ["model", "data", "protocol"])
+def test_another_run_is_not_continued(patch_set: PatchSet, tmp_path: Path, part: str) -> None:
+    run(patch_set, tmp_path / "run")
+    before = (tmp_path / "run/clicks.parquet").read_bytes()
+    other: dict[str, Any] = {
+        "model": {"model": MODEL | {"sha256": "1"}},
+        "protocol": {"protocol": Protocol(max_clicks=5)},
+        "data": {},
+    }[part]
+    patches = patch_set.first(3) if part == "data" else patch_set
+    with pytest.raises(HistoclickError, match=f"another {part}"):
+        run(patches, tmp_path / "run", **other)
+    assert (tmp_path / "run/clicks.parquet").read_bytes() == before
+
+
+def test_a_folder_with_something_else_is_left_alone(patch_set: PatchSet, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.docx").write_text("precious")
+    with pytest.raises(HistoclickError, match="is not empty"):
+        run(patch_set, tmp_path / "run")
+
+
+def test_pictures_and_predictions(patch_set: PatchSet, tmp_path: Path) -> None:
+    run(patch_set, tmp_path / "run", strips=2, predictions=True)
+    strips = sorted((tmp_path / "run/strips").iterdir())
+    assert [path.name for path in strips] == ["p00.npz", "p04.npz"]
+    with np.load(strips[0]) as strip:
+        assert strip["shown"].tolist() == [1, 2, 3, 4]
+        assert strip["masks"].shape == (4, 64, 64)
+    assert len(list((tmp_path / "run/predictions").glob("*.png"))) == 5
+
+
+def test_the_journal_is_one_line_a_patch(patch_set: PatchSet, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(patch_set, tmp_path / "run", segmenter=Interrupting(9))
+    lines = (tmp_path / "run/clicks.jsonl").read_text().splitlines()
+    assert [json.loads(line)["patch"] for line in lines] == ["p00", "p01"]
+
+
+@pytest.mark.parametrize("bad", [{"max_clicks": 0}, {"targets": ()}, {"targets": (85.0,)}])
+def test_impossible_protocols(bad: dict[str, Any]) -> None:
+    with pytest.raises(HistoclickError, match=r"max_clicks|targets"):
+        Protocol(**bad)
