@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,8 @@ def test_interrupted_anywhere_and_started_again(
     whole = run(patches, folder / "whole")
     journal = folder / "cut/clicks.jsonl"
     for cut in cuts:
-        with pytest.raises(KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):  # none, if everything was done before
             run(patches, folder / "cut", segmenter=Interrupting(cut))
-            raise KeyboardInterrupt  # everything was done before the cut
         if journal.exists() and torn:  # as if the machine had died while a line was written
             journal.write_bytes(journal.read_bytes()[:-torn])
     again = run(patches, folder / "cut")

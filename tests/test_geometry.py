@@ -13,7 +13,9 @@ clicks = st.builds(Click, coordinate, coordinate, st.booleans())
 
 
 def near(a: Click, b: Click) -> bool:
-    return bool(np.allclose([a.x, a.y], [b.x, b.y], atol=1e-6, rtol=1e-9)) and a.positive == b.positive
+    return (
+        bool(np.allclose([a.x, a.y], [b.x, b.y], atol=1e-6, rtol=1e-9)) and a.positive == b.positive
+    )
 
 
 @given(frames, clicks)

@@ -48,7 +48,9 @@ def test_masks_of_every_kind(tmp_path: Path, mode: str) -> None:
     else:
         picture = Image.fromarray(expected.astype(np.uint8) * 255)
         picture = picture.point(lambda value: int(value > 0)) if mode == "P" else picture
-        picture = picture.convert(mode) if mode != "P" else Image.fromarray(np.asarray(picture), "L")
+        picture = (
+            picture.convert(mode) if mode != "P" else Image.fromarray(np.asarray(picture), "L")
+        )
         if mode == "P":
             picture.putpalette([0, 0, 0, 200, 10, 10])
     picture.save(tmp_path / "mask.png")

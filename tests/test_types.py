@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from histoclick import Box, Click, Prediction, Prompt, Segmenter
 from fakes import FakeSegmenter
+from histoclick import Box, Click, Prediction, Prompt, Segmenter
 
 
 def test_a_prompt_grows_without_changing() -> None:

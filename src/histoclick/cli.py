@@ -183,8 +183,7 @@ def run_evaluation(
     from histoclick.evaluate import evaluate
     from histoclick.models import registry
 
-    if device == "auto":
-        device = machine.devices()[0]
+    device = machine.resolve(device)
     card, _ = registry.find(registry.default_id() if model is None else model)
     segmenter = registry.load(model, device=device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -187,7 +187,7 @@ def _close_run(
     ]
     partial = out / "clicks.parquet.partial"
     pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).to_parquet(partial, index=False)
-    os.replace(partial, out / "clicks.parquet")
+    partial.replace(out / "clicks.parquet")
     (out / "clicks.jsonl").unlink(missing_ok=True)
 
 
@@ -211,7 +211,7 @@ def _write_strip(out: Path, sample: Sample, masks: dict[int, Mask]) -> None:
             masks=np.stack(list(masks.values())),
             shown=np.array(list(masks)),
         )
-    os.replace(partial, out / "strips" / f"{sample.id}.npz")
+    partial.replace(out / "strips" / f"{sample.id}.npz")
 
 
 def _write_prediction(out: Path, patch: str, mask: Mask) -> None:
@@ -219,10 +219,10 @@ def _write_prediction(out: Path, patch: str, mask: Mask) -> None:
     (out / "predictions").mkdir(exist_ok=True)
     partial = out / "predictions" / f"{patch}.partial"
     Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
-    os.replace(partial, out / "predictions" / f"{patch}.png")
+    partial.replace(out / "predictions" / f"{patch}.png")
 
 
 def _replace(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
-    os.replace(partial, path)
+    partial.replace(path)

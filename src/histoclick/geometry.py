@@ -1,8 +1,8 @@
 """Frames: how the pixels of one picture lie on another. The one place that rounds.
 
-Inside this module coordinates are continuous: pixel ``(0, 0)`` covers the square from 0 to 1, so its
-centre is 0.5. Clicks name pixels by their centre (see ``types``); the half pixel is added and taken
-away here and nowhere else.
+Inside this module coordinates are continuous: pixel ``(0, 0)`` covers the square from 0 to 1, so
+its centre is 0.5. Clicks name pixels by their centre (see ``types``); the half pixel is added and
+taken away here and nowhere else.
 """
 
 from __future__ import annotations

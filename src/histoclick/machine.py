@@ -8,6 +8,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from histoclick.types import HistoclickError
+
 PACKAGES = ("histoclick", "torch", "transformers", "numpy", "opencv-python-headless", "pandas")
 
 
@@ -37,6 +39,24 @@ def devices() -> list[str]:
     if torch.cuda.is_available():
         found.insert(0, "cuda")
     return found
+
+
+def resolve(device: str) -> str:
+    """``auto`` as the best device there is; any other name if it works here.
+
+    Raises ``HistoclickError`` for a device that does not exist or is not usable.
+    """
+    import torch
+
+    if device == "auto":
+        return devices()[0]
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise HistoclickError(
+            f"device '{device}' cannot be used here; usable: {', '.join(devices())}"
+        ) from None
+    return device
 
 
 def _processor() -> str:

@@ -8,7 +8,6 @@ independent) statistics resample slides; without one, every image counts as a sl
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from histoclick.types import RGB8, HistoclickError, Mask, Sample
+from histoclick.types import RGB8, HistoclickError, Labels, Mask, Sample
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 10_000 * 10_000  # a patch is no slide; also stops decompression bombs
@@ -133,7 +132,7 @@ def write_patch_set(samples: Iterable[Sample], folder: Path) -> PatchSet:
         rows.append({"id": sample.id, "slide": sample.slide, "object_fraction": fraction})
     partial = folder / "patches.parquet.partial"
     pd.DataFrame(rows).to_parquet(partial)
-    os.replace(partial, folder / "patches.parquet")
+    partial.replace(folder / "patches.parquet")
     return open_patch_set(folder)
 
 
@@ -154,13 +153,18 @@ def read_image(path: Path) -> RGB8:
 
 def read_mask(path: Path) -> Mask:
     """Read a mask: (H, W) bool, True where the stored value (or palette index) is above 0."""
+    return read_labels(path) > 0
+
+
+def read_labels(path: Path) -> Labels:
+    """Read the stored values of a mask: (H, W) uint16, 0 is background."""
     picture = _decode(path)
     if picture.mode not in MASK_MODES:
         raise HistoclickError(
             f"{path}: the mask has pixels of type {picture.mode}; save it with one channel, 0 for "
             "background"
         )
-    return np.asarray(picture) > 0
+    return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
 
 
 def _decode(path: Path) -> Image.Image:
@@ -188,8 +192,8 @@ def _decode(path: Path) -> Image.Image:
 
 def _is_deep_colour(picture: Image.Image) -> bool:
     """Pillow silently reduces 16-bit colour PNGs to 8 bits; their raw mode still tells."""
-    tile = picture.tile[0] if picture.tile else None
-    raw_mode = tile[3] if tile else None
+    tiles = getattr(picture, "tile", ())
+    raw_mode = tiles[0][3] if tiles else None
     return picture.mode in ("RGB", "RGBA") and isinstance(raw_mode, str) and ";16" in raw_mode
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 RGB8 = NDArray[np.uint8]  # (H, W, 3), 0..255
 Mask = NDArray[np.bool_]  # (H, W)
+Labels = NDArray[np.uint16]  # (H, W), 0 is background, other values may tell objects apart
 Logits = NDArray[np.float32]  # (H, W), > 0 is the object
 
 

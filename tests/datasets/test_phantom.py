@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from histoclick.datasets import phantom
+from histoclick.datasets.lattice import Window
 from histoclick.datasets.phantom import phantom_patch
 from histoclick.types import HistoclickError, Mask, Sample
 
@@ -104,7 +105,7 @@ def test_the_tissue_is_a_function_of_position() -> None:
     style = phantom._Style.draw(np.random.default_rng(2))
     amounts = []
     for x0, y0 in ((-200, 30), (-100, 90)):
-        window = phantom._Window(2, x0, y0, 480, 460)
+        window = Window(2, x0, y0, 480, 460)
         tumour = phantom._nests(window, style) > 0.9
         assert 0.1 < tumour.mean() < 0.9
         top, left, edge = 90 - y0, -100 - x0, 100  # windows see their own border as the end
@@ -116,7 +117,7 @@ def test_the_tissue_is_a_function_of_position() -> None:
 
 @pytest.mark.parametrize("scale", [1.3, 8.0, 40.0])
 def test_noise_is_standardised(scale: float) -> None:
-    noise = phantom._Window(1, -50, 70, 900, 900).noise("test", scale, octaves=2)
+    noise = Window(1, -50, 70, 900, 900).noise("test", scale, octaves=2)
     assert abs(noise.mean()) < 0.15
     assert abs(noise.std() - 1) < 0.1
 

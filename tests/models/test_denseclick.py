@@ -10,7 +10,9 @@ from histoclick.models.denseclick.segmenter import DenseClickSegmenter
 from histoclick.models.nets.mobilenet import CHANNELS, MobileNetV2, calibrate
 from histoclick.types import Box, Click, Prompt
 
-CLICKS = torch.tensor([[[10.0, 20.0, 1], [40.5, 3.0, -1], [0, 0, 0]], [[5, 5, -1], [0, 0, 0], [60, 30, 1]]])
+CLICKS = torch.tensor(
+    [[[10.0, 20.0, 1], [40.5, 3.0, -1], [0, 0, 0]], [[5, 5, -1], [0, 0, 0], [60, 30, 1]]]
+)
 
 
 def test_distances_are_from_cell_centres() -> None:
@@ -34,11 +36,11 @@ def test_prompt_maps_against_their_definition() -> None:
     last = [(distance[0, 1], -1), (distance[1, 2], 1)]
     for b in range(2):
         expected = [
-            torch.exp(-near_positive[b] ** 2 / 50),
+            torch.exp(-(near_positive[b] ** 2) / 50),
             torch.exp(-near_positive[b] / 32),
-            torch.exp(-near_negative[b] ** 2 / 50),
+            torch.exp(-(near_negative[b] ** 2) / 50),
             torch.exp(-near_negative[b] / 32),
-            last[b][1] * torch.exp(-last[b][0] ** 2 / 288),
+            last[b][1] * torch.exp(-(last[b][0] ** 2) / 288),
             previous[b, 0],
         ]
         torch.testing.assert_close(maps[b], torch.stack(expected))

@@ -70,7 +70,7 @@ def test_a_card_without_family(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(HistoclickError, match="unknown model 'sam-vit-q'; known: .*discs"):
+    with pytest.raises(HistoclickError, match=r"unknown model 'sam-vit-q'; known: .*discs"):
         histoclick.load("sam-vit-q")
 
 
@@ -104,7 +104,7 @@ def test_ids_that_cannot_be_imported(tmp_path: Path) -> None:
             registry.import_model(tmp_path / "x.pth", "sam", bad)
     with pytest.raises(HistoclickError, match="exists already"):
         registry.import_model(tmp_path / "x.pth", "sam", "discs")
-    with pytest.raises(HistoclickError, match="unknown family 'yolo'; known: .*sam"):
+    with pytest.raises(HistoclickError, match=r"unknown family 'yolo'; known: .*sam"):
         registry.import_model(tmp_path / "x.pth", "yolo", "mine")
     with pytest.raises(HistoclickError, match="importable: sam"):
         registry.import_model(tmp_path / "x.pth", "baseline", "mine")

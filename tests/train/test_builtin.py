@@ -32,7 +32,7 @@ def test_batches_are_a_function_of_seed_and_step(sets: list) -> None:
 def test_targets_can_be_clicked(seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (64, 64, 3), np.uint8)
-    labels = np.zeros((64, 64), np.uint8)
+    labels = np.zeros((64, 64), np.uint16)
     labels[5:30, 5:30], labels[30:50, 5:30] = 1, 2
     target = objects.choose(cv2.GaussianBlur(image, (0, 0), 4), labels, rng)
     assert target.dtype == bool
@@ -41,7 +41,7 @@ def test_targets_can_be_clicked(seed: int) -> None:
 
 
 def test_touching_instances_are_separate_components() -> None:
-    labels = np.zeros((64, 64), np.uint8)
+    labels = np.zeros((64, 64), np.uint16)
     labels[5:30, 5:30], labels[30:50, 5:30] = 1, 2
     image = np.full((64, 64, 3), 128, np.uint8)
     areas = {int(objects.choose(image, labels, np.random.default_rng(s)).sum()) for s in range(60)}
@@ -49,7 +49,7 @@ def test_touching_instances_are_separate_components() -> None:
 
 
 def test_views_move_image_and_mask_together() -> None:
-    labels = np.zeros((90, 140), np.uint8)
+    labels = np.zeros((90, 140), np.uint16)
     labels[20:60, 30:100] = 1
     image = np.repeat(labels[..., None] * 200, 3, 2).astype(np.uint8)
     for seed in range(12):

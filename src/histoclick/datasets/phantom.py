@@ -2,7 +2,7 @@
 
 One pixel is one micrometre (x10). What a place looks like depends on the seed and on its position
 in an endless tissue: noise, fibres and cells are hashed from whole-number positions and never drawn
-in sequence, so a `_Window` elsewhere shows the same tissue and a slide can be made tile by tile.
+in sequence, so a `Window` elsewhere shows the same tissue and a slide can be made tile by tile.
 The picture is mixed as light is: amounts of haematoxylin and eosin add up to an optical density
 (Beer-Lambert; Ruifrok and Johnston 2001 for the idea of stain vectors), then come lens and sensor.
 
@@ -13,28 +13,25 @@ pathologists outline them. Stroma, septa between glands, fat, vessels, clefts an
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from histoclick.datasets.lattice import (
+    Field, Line, Points, Window, distance_to, remap, slope, smooth, soft_step, voronoi,
+)  # fmt: skip
 from histoclick.types import HistoclickError, Mask, Sample
-
-Field = NDArray[np.floating[Any]]  # (H, W), one value per pixel of a window
-Line = NDArray[np.floating[Any]]  # (N,), one value per cell
-Whole = NDArray[np.int64]
 
 _MARGIN = 40  # px drawn around a patch and cut off, so that nothing ends at its border
 _STREAK = 5  # fibres are 2**5 px long
-_SMALLEST = 1500  # px, no piece of tumour or of stroma is smaller
+_SMALLEST = 1500  # px; smaller pieces of tumour or of stroma are merged into the rest
 
 
 def phantom_patch(seed: int, size_px: int = 400) -> Sample:
-    """A patch of phantom tissue and its tumour; the same seed gives the same patch.
+    """A patch of phantom tissue and its tumour, the same for the same seed.
+
+    On another processor, rounding may change single values of the image by one grey level.
 
     ``seed``: 0 or more; every seed is a slide of its own. ``size_px``: side, 200 or more. Returns
     ``image`` (size, size, 3) uint8 RGB and ``mask`` (size, size) bool, 20 % to 80 % of it tumour as
@@ -48,7 +45,7 @@ def phantom_patch(seed: int, size_px: int = 400) -> Sample:
     rng = np.random.default_rng(seed)
     style = _Style.draw(rng)
     side = size_px + 2 * _MARGIN
-    window = _Window(seed, -_MARGIN, -_MARGIN, side, side)
+    window = Window(seed, -_MARGIN, -_MARGIN, side, side)
     crop = slice(_MARGIN, -_MARGIN), slice(_MARGIN, -_MARGIN)
     nests = _nests(window, style)
     tumour = _tidy(nests > np.quantile(nests[crop], 1 - style.fraction))
@@ -108,125 +105,10 @@ class _Style:
 
 
 @dataclass(frozen=True)
-class _Points:
-    """Cells: ``x``, ``y`` (N,) in px of the window, and six ``dice`` (6, N) in [0, 1) each."""
-
-    x: Line
-    y: Line
-    dice: Field
-
-    @property
-    def at(self) -> tuple[Whole, Whole]:
-        """Row and column of the pixel each is in."""
-        return np.rint(self.y).astype(np.int64), np.rint(self.x).astype(np.int64)
-
-    def where(self, keep: NDArray[np.bool_]) -> _Points:
-        """Those with ``keep`` (N,)."""
-        return _Points(self.x[keep], self.y[keep], self.dice[:, keep])
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A rectangle of the tissue ``seed``: its top left corner and its size, px (= um)."""
-
-    seed: int
-    x0: int
-    y0: int
-    width: int
-    height: int
-
-    @cached_property
-    def grid(self) -> tuple[Field, Field]:
-        """x and y of every pixel, in px of the window."""
-        y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
-        return x, y
-
-    def dice(self, name: str, ix: Whole, iy: Whole) -> Field:
-        """A number in [0, 1) for each whole-number position, by splitmix64: no state, no order."""
-        key = (zlib.crc32(name.encode()) + (self.seed << 32)) % 2**64
-        z = ix.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z + iy.astype(np.uint64) * np.uint64(0xD1B54A32D192ED03)) ^ np.uint64(key)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-        return ((z ^ (z >> np.uint64(31))) >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
-
-    def noise(self, name: str, scale: float, octaves: int = 1) -> Field:
-        """Smooth noise, mean 0, deviation 1, with details of ``scale`` px and finer octaves."""
-        total = np.zeros((self.height, self.width), np.float32)
-        for octave in range(octaves):
-            rows, ys = _spline(self.y0, self.height, scale / 2**octave)
-            columns, xs = _spline(self.x0, self.width, scale / 2**octave)
-            knots = self.dice(f"{name}{octave}", xs[None, :], ys[:, None]) - np.float32(0.5)
-            # A B-spline keeps 0.479 of white noise's variance along each axis; dice have 1 / 12.
-            total += (rows @ knots @ columns.T) * np.float32(7.23 / 2**octave)
-        return total / np.float32(math.sqrt(sum(0.25**octave for octave in range(octaves))))
-
-    def points(self, name: str, spacing: float) -> _Points:
-        """One point somewhere in each square of a lattice of ``spacing`` px."""
-        ys = np.arange(self.y0 // spacing - 1, (self.y0 + self.height) // spacing + 2)
-        xs = np.arange(self.x0 // spacing - 1, (self.x0 + self.width) // spacing + 2)
-        iy, ix = (a.ravel().astype(np.int64) for a in np.meshgrid(ys, xs, indexing="ij"))
-        dice = np.stack([self.dice(f"{name}{k}", ix, iy) for k in range(8)])
-        x = (ix + 0.05 + 0.9 * dice[6]) * spacing - self.x0
-        y = (iy + 0.05 + 0.9 * dice[7]) * spacing - self.y0
-        inside = (x >= 0) & (y >= 0) & (x < self.width - 1) & (y < self.height - 1)
-        return _Points(x, y, dice[:6]).where(inside)
-
-
-@lru_cache(maxsize=256)
-def _spline(start: int, count: int, step: float) -> tuple[Field, Whole]:
-    """Cubic B-spline weights (count, knots) of the pixels from ``start``, and the knots' index."""
-    at = (start + np.arange(count)) / step
-    knots = np.arange(math.floor(at[0]) - 1, math.floor(at[-1]) + 3, dtype=np.int64)
-    t = np.abs(at[:, None] - knots[None, :])
-    near, far = 2 / 3 - t**2 + t**3 / 2, np.clip(2 - t, 0, None) ** 3 / 6
-    return np.where(t < 1, near, far).astype(np.float32), knots
-
-
-def _step(values: Field, edge: float | Field = 0.0, softness: float = 1.0) -> Field:
-    """0 below ``edge``, 1 above, linear over ``softness`` between."""
-    return np.asarray(np.clip((values - edge) / softness + 0.5, 0, 1))
-
-
-def _remap(image: Field, x: Field, y: Field) -> Field:
-    return np.asarray(cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT))
-
-
-def _smooth(image: Field, deviation: float) -> Field:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), deviation))
-
-
-def _slope(image: Field) -> tuple[Field, Field]:
-    """How fast it grows to the right and downwards, up to a common factor."""
-    x, y = (cv2.Sobel(image, cv2.CV_32F, *axes) for axes in ((1, 0), (0, 1)))
-    return np.asarray(x), np.asarray(y)
-
-
-def _distance_to(region: Mask) -> Field:
-    """px from each pixel to the nearest one of ``region``."""
-    return np.asarray(cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5))
-
-
-def _cells(points: _Points, shape: tuple[int, ...]) -> tuple[Whole, Field]:
-    """The Voronoi cells of ``points``: (H, W) index of the owner, px to the nearest wall."""
-    empty = np.ones(shape, np.uint8)
-    empty[points.at] = 0
-    _, label = cv2.distanceTransformWithLabels(
-        empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    owner = np.zeros(label.max() + 1, np.int64)
-    owner[label[points.at]] = np.arange(len(points.x))
-    wall = np.zeros(shape, bool)
-    wall[:, 1:] |= label[:, 1:] != label[:, :-1]
-    wall[1:] |= label[1:] != label[:-1]
-    return owner[label], _distance_to(wall)
-
-
-@dataclass(frozen=True)
 class _Nuclei:
     """Elliptical nuclei; all but ``cells`` are (N,)."""
 
-    cells: _Points
+    cells: Points
     length: Line  # px, half axis
     width: Line  # px, half axis
     angle: Line  # rad, of the length
@@ -258,14 +140,14 @@ class _Nuclei:
         return canvas.reshape(height, width)
 
 
-def _nests(window: _Window, style: _Style) -> Field:
+def _nests(window: Window, style: _Style) -> Field:
     """High in tumour: smooth noise, lowered along the walls of gland-sized Voronoi cells."""
-    _, walls = _cells(window.points("gland", 0.9 * style.scale), (window.height, window.width))
+    _, walls = voronoi(window.points("gland", 0.9 * style.scale), (window.height, window.width))
     nests = window.noise("nest", style.scale) + 0.25 * window.noise("lobe", style.scale / 3.5)
     nests += 1.8 * style.glandular * np.minimum(walls / 13, 1)
     x, y = window.grid  # bent, to hide straight walls and the lattice of the noise
     bend_x, bend_y = window.noise("bend x", 36, 2), window.noise("bend y", 36, 2)
-    return _remap(nests, x + 11 * bend_x, y + 11 * bend_y) + 0.07 * window.noise("border", 11, 2)
+    return remap(nests, x + 11 * bend_x, y + 11 * bend_y) + 0.07 * window.noise("border", 11, 2)
 
 
 def _tidy(tumour: Mask) -> Mask:
@@ -280,14 +162,14 @@ def _tidy(tumour: Mask) -> Mask:
     return tumour
 
 
-def _section(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Field]:
+def _section(window: Window, style: _Style, tumour: Mask) -> tuple[Field, Field]:
     """Haematoxylin and eosin of every pixel, given where the tumour is."""
     parts = zip(_epithelium(window, style, tumour), _stroma(window, style, tumour), strict=True)
     haematoxylin, eosin = (np.where(tumour, inside, outside) for inside, outside in parts)
     return haematoxylin, eosin
 
 
-def _flow(window: _Window, style: _Style, away: Field) -> tuple[Field, Field]:
+def _flow(window: Window, style: _Style, away: Field) -> tuple[Field, Field]:
     """Direction of the fibres, unit vectors: straight far away, wrapped around the tumour.
 
     They follow the level lines of a potential, so none begins or ends. ``away``: px to the tumour.
@@ -296,7 +178,7 @@ def _flow(window: _Window, style: _Style, away: Field) -> tuple[Field, Field]:
     ramp = math.cos(style.angle) * x + math.sin(style.angle) * y
     bend = 20 * window.noise("swirl", 130) + 3.5 * window.noise("wave", 30, 2)
     wrap = 20 * np.clip(1 - away / 36, 0, 1) ** 2
-    across, along = _slope(_smooth(ramp + bend + wrap, 2.5))
+    across, along = slope(smooth(ramp + bend + wrap, 2.5))
     norm = np.hypot(across, along) + np.float32(1e-6)
     return -along / norm, across / norm
 
@@ -309,35 +191,35 @@ def _streaks(grain: Field, flow: tuple[Field, Field], grid: tuple[Field, Field])
     x: Field = grid[0] + flow[0]
     y: Field = grid[1] + flow[1]
     for _ in range(_STREAK):
-        grain = (grain + _remap(grain, x, y)) / 2
-        x, y = _remap(x, x, y), _remap(y, x, y)
+        grain = (grain + remap(grain, x, y)) / 2
+        x, y = remap(x, x, y), remap(y, x, y)
     return grain
 
 
-def _stroma(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Field]:
+def _stroma(window: Window, style: _Style, tumour: Mask) -> tuple[Field, Field]:
     """Haematoxylin and eosin outside the tumour: collagen, fat, gaps, vessels and cells."""
-    away = _distance_to(tumour)
+    away = distance_to(tumour)
     flow = _flow(window, style, away)
     grain = [window.noise(n, s) for n, s in (("fibre", 1.2), ("bundle", 4), ("gap", 3))]
     streaks = _streaks(np.dstack(grain), flow, window.grid)
     # Averaging along the fibres leaves these deviations, measured.
     fibre, bundle, gap = np.moveaxis(streaks / np.array([0.29, 0.51, 0.45], np.float32), 2, 0)
-    fibre = fibre - _smooth(fibre, 2.5)
-    loose = _step(window.noise("loose", 70, 2), 0.4 - style.looseness, 1.6)
+    fibre = fibre - smooth(fibre, 2.5)
+    loose = soft_step(window.noise("loose", 70, 2), 0.4 - style.looseness, 1.6)
     eosin = 0.78 + 0.22 * fibre + 0.14 * bundle + 0.08 * window.noise("collagen", 60)
     eosin = eosin * (1 - 0.4 * loose) + 0.05 * window.noise("grain", 1.3)
     haematoxylin = np.maximum(0.06 + 0.05 * bundle + 0.04 * fibre, 0)
 
     adipocytes = window.points("adipocyte", 46)
-    owner, droplet = _cells(adipocytes, tumour.shape)
+    owner, droplet = voronoi(adipocytes, tumour.shape)
     fat = (window.noise("fat", 130) > -style.fat)[adipocytes.at][owner] & (away > 5)
-    droplet = _smooth(np.minimum(droplet, np.clip(away - 4, 0, None)), 3)
+    droplet = smooth(np.minimum(droplet, np.clip(away - 4, 0, None)), 3)
     cleft = 3 * (window.noise("cleft", 34) + style.retraction) - away
     tear = window.noise("tear", 80) + 0.12 * window.noise("ragged", 7, 2) + 0.35 * gap
     slit = gap + 0.4 * fibre + 1.3 * loose
-    gaps = [fat * _step(droplet, 2.4), _step(cleft, 0, 1.5), _step(tear, 3, 0.15)]
-    empty = np.maximum.reduce([*gaps, 0.85 * _step(slit, 2.6, 0.7)])
-    vessel = _step(window.noise("vessel", 22), 2.3, 0.15) * (away > 4)
+    gaps = [fat * soft_step(droplet, 2.4), soft_step(cleft, 0, 1.5), soft_step(tear, 3, 0.15)]
+    empty = np.maximum.reduce([*gaps, 0.85 * soft_step(slit, 2.6, 0.7)])
+    vessel = soft_step(window.noise("vessel", 22), 2.3, 0.15) * (away > 4)
     eosin += vessel * (1.6 + 0.35 * window.noise("erythrocyte", 3) - eosin)
 
     room = (empty < 0.5) & (away > 3) & ~fat
@@ -349,7 +231,7 @@ def _stroma(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Field]
     return tissue * haematoxylin + nuclei, tissue * eosin * (1 - 0.5 * np.minimum(nuclei, 1))
 
 
-def _fibroblasts(window: _Window, direction: Field, room: Mask) -> Field:
+def _fibroblasts(window: Window, direction: Field, room: Mask) -> Field:
     """Haematoxylin of thin nuclei that lie along the fibres."""
     cells = window.points("fibroblast", 11)
     chance = (0.5 + 0.25 * window.noise("cellularity", 50)) * room
@@ -361,11 +243,11 @@ def _fibroblasts(window: _Window, direction: Field, room: Mask) -> Field:
     return nuclei.stain(window.noise("chromatin", 2.6), rim=0.1)
 
 
-def _lymphocytes(window: _Window, style: _Style, room: Mask) -> Field:
+def _lymphocytes(window: Window, style: _Style, room: Mask) -> Field:
     """Haematoxylin of small, round, dark nuclei in crowds."""
     cells = window.points("lymphocyte", 7)
     crowd = window.noise("infiltrate", 75) + 0.5 * window.noise("scatter", 22) + style.lymphocytes
-    chance = (0.03 + 0.8 * _step(crowd, 0.8)) * room
+    chance = (0.03 + 0.8 * soft_step(crowd, 0.8)) * room
     cells = cells.where(cells.dice[0] < chance[cells.at])
     _, large, long, dark, turn, _ = cells.dice
     size = 2.4 + 0.9 * large
@@ -374,21 +256,21 @@ def _lymphocytes(window: _Window, style: _Style, room: Mask) -> Field:
     return nuclei.stain(window.noise("chromatin", 2.6), rim=0.15)
 
 
-def _epithelium(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Field]:
+def _epithelium(window: Window, style: _Style, tumour: Mask) -> tuple[Field, Field]:
     """Haematoxylin and eosin of the tumour: crowded cells, then lumen or, in solid nests, necrosis.
 
     ``apex`` is the height above the wall of epithelium, px: negative in it, positive in the lumen.
     """
-    depth = _distance_to(~tumour)
+    depth = distance_to(~tumour)
     solid = style.glandular == 0
     apex = depth - 19 - 1.2 * style.nucleus
     apex += 5 * window.noise("apex", 18) + 2 * window.noise("tuft", 6)
     sieve = window.noise("sieve", 80 if solid else 30) + 1.8 * style.glandular - 1.35
     apex = np.minimum(apex, 14 * sieve)
-    lumen = _step(apex, 0, 2)
+    lumen = soft_step(apex, 0, 2)
 
     cells = window.points("tumour cell", style.crowding)
-    membrane = np.exp(-_cells(cells, tumour.shape)[1])
+    membrane = np.exp(-voronoi(cells, tumour.shape)[1])
     cytoplasm = 1 + 0.13 * window.noise("granule", 2) + 0.2 * window.noise("cell tint", 14)
     eosin = 0.48 * cytoplasm + 0.2 * membrane + 0.2 * np.exp(-np.abs(apex + 1.5) / 1.5)
     haematoxylin = style.basophilia * cytoplasm + 0.06 * membrane
@@ -396,7 +278,7 @@ def _epithelium(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Fi
     cells = cells.where((depth[cells.at] > 2.5) & (apex[cells.at] < -5) & (cells.dice[0] < 0.92))
     _, tilt, large, long, dark, special = cells.dice
     basal = np.exp(-depth[cells.at] / 14)  # nuclei at the base stand upright
-    inward_x, inward_y = _slope(_smooth(np.minimum(depth, 30), 3))
+    inward_x, inward_y = slope(smooth(np.minimum(depth, 30), 3))
     angle = np.arctan2(inward_y, inward_x)[cells.at] + (tilt - 0.5) * (5.6 - 5 * basal)
     size = style.nucleus * (0.7 + 0.6 * large**1.5)
     length = size * (1.08 + 0.35 * long + 0.35 * basal)
@@ -404,7 +286,7 @@ def _epithelium(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Fi
     nuclei = _Nuclei(cells, length, size, angle, amount).stain(window.noise("clump", 1.7), rim=0.45)
 
     content = (0.72 if solid else 0.04) * (1 + 0.3 * window.noise("content", 4, 2))
-    debris = (0.9 if solid else 0.05) * _step(window.noise("debris", 3, 2), 1.6, 0.6)
+    debris = (0.9 if solid else 0.05) * soft_step(window.noise("debris", 3, 2), 1.6, 0.6)
     wall = 1 - lumen
     return (
         wall * (haematoxylin + nuclei) + lumen * debris,
@@ -412,10 +294,10 @@ def _epithelium(window: _Window, style: _Style, tumour: Mask) -> tuple[Field, Fi
     )
 
 
-def _photograph(window: _Window, style: _Style, haematoxylin: Field, eosin: Field) -> Field:
+def _photograph(window: Window, style: _Style, haematoxylin: Field, eosin: Field) -> Field:
     """(H, W, 3) float32 RGB, grey levels: lamp, section (Beer-Lambert), lens, scanner."""
     thickness = 1 + 0.07 * window.noise("thickness", 140)
     stains = haematoxylin[..., None] * style.haematoxylin + eosin[..., None] * style.eosin
     lamp = (1 + 0.012 * window.noise("lamp", 300))[..., None] * style.lamp
-    light = _smooth(lamp * np.exp(-thickness[..., None] * stains), style.blur)
-    return light + style.sharpening * (light - _smooth(light, 1.5))
+    light = smooth(lamp * np.exp(-thickness[..., None] * stains), style.blur)
+    return light + style.sharpening * (light - smooth(light, 1.5))

@@ -1,0 +1,1 @@
+"""Click models: the registry, and one module or folder per family."""

@@ -88,7 +88,10 @@ class NearestColour:
         return Prediction(negative - positive)
 
 
-ARCHITECTURES = {"discs": Discs, "nearest-colour": NearestColour}
+ARCHITECTURES: dict[str, type[Discs] | type[NearestColour]] = {
+    "discs": Discs,
+    "nearest-colour": NearestColour,
+}
 
 
 def load(card: Card, folder: Path, device: str) -> Discs | NearestColour:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ class Card:
         plain = {key: value for key, value in dataclasses.asdict(self).items() if value != ()}
         partial = folder / "card.toml.partial"
         partial.write_bytes(tomli_w.dumps(plain, multiline_strings=True).encode())
-        os.replace(partial, folder / "card.toml")
+        partial.replace(folder / "card.toml")
 
 
 def read_card(folder: Path) -> Card:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histoclick.report import figures, measures, page, tables
-from histoclick.report.records import read_runs, read_strips
+from histoclick.report import figures, measures, page, strips, tables
+from histoclick.report.records import read_runs
 from histoclick.types import HistoclickError
 
 __all__ = ["ReportFiles", "write_report"]
@@ -37,26 +37,27 @@ def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) 
     """
     loaded = read_runs(runs)
     baselines = read_runs([baseline]) if baseline is not None else []
-    pictures = [strip for run in loaded for strip in read_strips(run)]
+    kept = [strip for run in loaded for strip in strips.read_strips(run)]
+    shown = strips.selected(kept)
     clicks, ious = measures.clicks_table(loaded, baselines), measures.iou_table(loaded)
     curve = figures.curves(loaded)
     contents = {
         "table.md": tables.markdown([clicks, ious]).encode(),
         "table.tex": tables.latex([clicks, ious]).encode(),
         "table.csv": tables.comma_separated(clicks.beside(ious)).encode(),
-        "curve.png": figures.encoded(curve, "png", dpi=200),
-        "curve.svg": figures.encoded(curve, "svg"),
-        "index.html": page.render(loaded, [clicks, ious], pictures).encode(),
+        "curve.png": figures.png(curve, dpi=200),
+        "curve.svg": figures.svg(curve),
+        "index.html": page.render(loaded, [clicks, ious], shown, len(kept)).encode(),
     }
-    if pictures:
-        contents["strips.png"] = figures.encoded(figures.strips(pictures), "png", dpi=200)
+    if shown:
+        contents["strips.png"] = figures.png(strips.figure(shown), dpi=160)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             partial = out / f"{name}.partial"
             partial.write_bytes(content)
             partial.replace(out / name)
-        if not pictures:
+        if not shown:
             (out / "strips.png").unlink(missing_ok=True)  # of an earlier report
     except OSError as error:
         raise HistoclickError(
@@ -68,6 +69,6 @@ def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) 
         csv=out / "table.csv",
         curve_png=out / "curve.png",
         curve_svg=out / "curve.svg",
-        strips=out / "strips.png" if pictures else None,
+        strips=out / "strips.png" if shown else None,
         page=out / "index.html",
     )

@@ -7,8 +7,8 @@ the change of NoC in brackets, as in Table 2. ``iou_table`` adds what a fixed nu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isnan
+from collections.abc import Iterator, Sequence
+from math import floor, isnan, log10
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from histoclick.report.records import UNKNOWN_SLIDE, Run, comparable
 from histoclick.report.tables import MINUS, Cell, Table
 from histoclick.types import HistoclickError
 
-LABELS = ("Model", "Dataset", "Patches", "Slides")
+ABOUT = ("Model", "Dataset", "Patches", "Slides")  # the first two in words
 SHOWN_CLICKS = (1, 5, 20)
 HARDEST = 10
 INTERVALS = (
@@ -45,7 +45,7 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
     """
     targets, budget = runs[0].card.targets, runs[0].card.max_clicks
     counted = targets[1:] or targets
-    rows, notes = [], [INTERVALS]
+    rows, notes = [], {INTERVALS: None}  # a dict keeps the order and says everything once
     for run in _ordered(runs):
         clicks = [metrics.clicks_to_reach(run.ious, target, budget) for target in targets]
         failures = [metrics.failed(run.ious, target, budget) for target in counted]
@@ -54,10 +54,10 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
         changes: list[Difference | None] = [None] * len(targets)
         if baseline := _baseline(run, baselines):
             changes = [_change(run, baseline, target) for target in targets]
-            notes.append(_pairing(run, baseline))
+            notes |= dict.fromkeys(_pairing(run, baseline))
         rows.append(
             (
-                *_labels(run),
+                *_about(run),
                 *map(_number, map(_noc, targets), intervals, [2] * len(targets), changes),
                 _seconds("SPC", run, run.seconds),
                 _seconds(
@@ -71,15 +71,9 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
             f"{baselines[0].folder}: a baseline for none of the runs, its dataset is "
             f"{baselines[0].card.dataset!r}; give another run on the same patches"
         )
-    notes.append(f"NoC counts a failure as {budget} clicks, the budget; SPC in seconds.")
+    notes[f"NoC counts a failure as {budget} clicks, the budget. SPC in seconds."] = None
     names = (*map(_noc, targets), "SPC", "SPC with encode", *map(_nof, counted))
-    return Table(
-        "Clicks to reach a target IoU",
-        LABELS + names,
-        len(LABELS),
-        tuple(rows),
-        tuple(dict.fromkeys(notes)),
-    )
+    return Table("Clicks to reach a target IoU", ABOUT + names, 2, tuple(rows), tuple(notes))
 
 
 def iou_table(runs: Sequence[Run]) -> Table:
@@ -92,24 +86,27 @@ def iou_table(runs: Sequence[Run]) -> Table:
         after = metrics.held(run.ious)[:, np.array(shown) - 1]
         columns = np.column_stack([after, metrics.curve_area(run.ious)])
         intervals = metrics.mean_intervals(columns, run.slides)
-        rows.append((*_labels(run), *map(_number, names, intervals, [3] * len(names))))
+        rows.append((*_about(run), *map(_number, names, intervals, [3] * len(names))))
     notes = (
         INTERVALS,
         "IoU@k: mean IoU after click k; AUC: normalised area under the IoU-click curve over clicks "
         f"1 to {budget}.",
     )
-    return Table("IoU after a number of clicks", LABELS + names, len(LABELS), tuple(rows), notes)
+    return Table("IoU after a number of clicks", ABOUT + names, 2, tuple(rows), notes)
 
 
 def hardest_table(runs: Sequence[Run]) -> Table:
-    """The patches of one dataset with the least area under the curve, mean over ``runs``."""
+    """The patches of one dataset with the least area under the curve, mean over ``runs``.
+
+    Untrained models have no say in that while there are others.
+    """
     target, budget = runs[0].card.targets[-1], runs[0].card.max_clicks
+    judges = [run for run in runs if not run.card.untrained] or runs
     areas: dict[str, list[float]] = {}
     slide: dict[str, str] = {}
-    for run in runs:
-        for patch, name, area in zip(
-            run.patches, run.slides, metrics.curve_area(run.ious), strict=True
-        ):
+    for run in judges:
+        found = zip(run.patches, run.slides, metrics.curve_area(run.ious), strict=True)
+        for patch, name, area in found:
             areas.setdefault(patch, []).append(float(area))
             slide[patch] = name
     worst = sorted(areas, key=lambda patch: (float(np.mean(areas[patch])), patch))[:HARDEST]
@@ -135,7 +132,7 @@ def _ordered(runs: Sequence[Run]) -> list[Run]:
     return [run for group in by_dataset(runs).values() for run in group]
 
 
-def _labels(run: Run) -> tuple[Cell, ...]:
+def _about(run: Run) -> tuple[Cell, ...]:
     weights = "untrained" if run.card.untrained else "trained"
     planned = run.card.patches
     slides = str(len(set(run.slides)))
@@ -190,9 +187,10 @@ def _number(name: str, estimate: Interval, digits: int, change: Difference | Non
 def _failures(name: str, failed: NDArray[np.bool_], share: Interval) -> Cell:
     count = int(failed.sum())
     percent = Interval(100 * share.mean, 100 * share.low, 100 * share.high)
+    bounds = _bounds(percent, 1)
     return Cell(
-        str(count),
-        f"{percent.mean:.1f} % {_bounds(percent, 1)}".rstrip(),
+        f"{count} ({percent.mean:.1f} %)",
+        f"{bounds} %" if bounds else "",
         numbers=(
             (name, count), (f"{name}/n", share.mean), (f"{name}/n low", share.low),
             (f"{name}/n high", share.high),
@@ -203,7 +201,9 @@ def _failures(name: str, failed: NDArray[np.bool_], share: Interval) -> Cell:
 def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
     made = np.isfinite(seconds)
     slides = np.repeat(run.slides, made.sum(1))
-    return _number(name, metrics.mean_interval(seconds[made], slides), 3)
+    spent = metrics.mean_interval(seconds[made], slides)
+    digits = max(2, 2 - floor(log10(spent.mean))) if spent.mean > 0 else 2
+    return _number(name, spent, digits)
 
 
 def _bounds(interval: Interval, digits: int) -> str:
@@ -261,9 +261,15 @@ def _change(run: Run, baseline: Run, target: float) -> Difference:
     return metrics.paired_difference(clicks, before, run.slides[here])
 
 
-def _pairing(run: Run, baseline: Run) -> str:
-    pairs = len(_common(run, baseline)[0])
-    return (
-        f"In round brackets, {run.card.dataset}: change of NoC against {baseline.label} on the "
-        f"same patches ({run.name}: {pairs} pairs), with its paired interval; below zero is better."
+def _pairing(run: Run, baseline: Run) -> Iterator[str]:
+    yield (
+        "In round brackets: change of NoC against the baseline on the same patches, with its "
+        "paired interval; below zero is better."
     )
+    yield f"Baseline on {run.card.dataset}: {baseline.label}."
+    pairs = len(_common(run, baseline)[0])
+    if pairs < len(run):
+        yield (
+            f"{run.name} on {run.card.dataset}: the change is over the {pairs} patches that the "
+            "baseline holds too."
+        )

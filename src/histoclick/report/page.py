@@ -5,20 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
 
 from histoclick import metrics
-from histoclick.report import figures
+from histoclick.report import figures, strips
 from histoclick.report.figures import DARK, LIGHT, Ink
 from histoclick.report.measures import by_dataset, hardest_table
-from histoclick.report.records import Run, Strip
+from histoclick.report.records import Card, Run
+from histoclick.report.strips import Strip
 from histoclick.report.tables import Table
 
-MIME = {"svg": "image/svg+xml", "webp": "image/webp"}
 SHORT_HASH = 12
 
 
@@ -30,11 +29,12 @@ class Picture:
     dark: str
 
 
-def render(runs: Sequence[Run], tables: Sequence[Table], strips: Sequence[Strip]) -> str:
-    """The page on ``runs``; ``tables`` are shown as they are, ``strips`` may be empty."""
-    loader = jinja2.PackageLoader("histoclick.report")
+def render(
+    runs: Sequence[Run], tables: Sequence[Table], shown: Sequence[Strip], strips_kept: int
+) -> str:
+    """The page on ``runs``, with ``tables`` and the strips ``shown`` of those kept."""
     environment = jinja2.Environment(
-        loader=loader,
+        loader=jinja2.PackageLoader("histoclick.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -53,47 +53,70 @@ def render(runs: Sequence[Run], tables: Sequence[Table], strips: Sequence[Strip]
         untrained=list(dict.fromkeys(run.name for run in runs if run.card.untrained)),
         partial=[run for run in runs if run.partial],
         unnamed=[name for name, group in groups.items() if not _slides_named(group)],
+        compared=any(cell.change for row in tables[0].rows for cell in row),
         tables=tables,
-        findings=_findings(tables[0], card.targets),
+        findings=_findings(tables[0], card),
+        target=_middle(card),
         hardest=[hardest_table(group) for group in groups.values()],
-        curve=_picture(partial(figures.curves, runs), "svg"),
-        histogram=_picture(partial(figures.histograms, runs), "svg"),
-        strips=_picture(partial(figures.strips, strips), "webp") if strips else None,
-        strips_kept=len(strips),
-        strips_drawn=min(len(strips), figures.MOST_STRIPS),
+        curve=_picture(figures.curves, runs),
+        histogram=_picture(figures.histograms, runs),
+        strips=[_strip(strip) for strip in shown],
+        strips_kept=strips_kept,
         protocol=_protocol(runs),
         labels=[f"{run.label} on {run.card.dataset}" for run in runs],
     )
 
 
-def _picture(draw: Callable[[Ink], Figure], form: str) -> Picture:
+def _picture(draw: Callable[[Sequence[Run], Ink], Figure], runs: Sequence[Run]) -> Picture:
     def uri(ink: Ink) -> str:
-        content = base64.b64encode(figures.encoded(draw(ink), form)).decode()
-        return f"data:{MIME[form]};base64,{content}"
+        content = base64.b64encode(figures.svg(draw(runs, ink))).decode()
+        return f"data:image/svg+xml;base64,{content}"
 
     return Picture(uri(LIGHT), uri(DARK))
+
+
+def _strip(strip: Strip) -> tuple[str, list[tuple[str, str]]]:
+    pictures = [(caption, strips.data_uri(picture)) for caption, picture in strips.pictures(strip)]
+    return strips.title(strip), pictures
 
 
 def _slides_named(group: Sequence[Run]) -> bool:
     return all(run.card.facts["data"].get("slides") != 0 for run in group)
 
 
-def _findings(table: Table, targets: Sequence[float]) -> list[dict[str, Any]]:
-    """One line per row of the first table: clicks to the middle target, and failures there."""
-    middle = targets[len(targets) // 2]
-    noc = table.columns.index(f"NoC@{100 * middle:g}")
-    nof = table.columns.index(f"NoF@{100 * middle:g}")
-    return [
-        {
-            "model": row[0],
-            "dataset": row[1].value,
-            "patches": row[2].value,
-            "target": middle,
-            "clicks": row[noc],
-            "failures": row[nof],
-        }
-        for row in table.rows
-    ]
+def _middle(card: Card) -> float:
+    """The target to put first: neither the easiest nor the hardest."""
+    return card.targets[len(card.targets) // 2]
+
+
+def _findings(table: Table, card: Card) -> dict[str, list[dict[str, Any]]]:
+    """By dataset, for each row of the first table: clicks to the middle target and failures there.
+
+    ``left`` and ``right`` are the bounds and ``at`` is the mean, in percent between click 1 and the
+    budget.
+    """
+    noc, nof = (f"{name}@{100 * _middle(card):g}" for name in ("NoC", "NoF"))
+    width = max(card.max_clicks - 1, 1) / 100
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table.rows:
+        clicks, failures = (row[table.columns.index(name)] for name in (noc, nof))
+        numbers: dict[str, Any] = dict(clicks.numbers)
+        mean = numbers[noc]
+        low, high = (
+            (numbers[f"{noc} {end}"] if clicks.detail else mean) for end in ("low", "high")
+        )
+        found.setdefault(row[1].value, []).append(
+            {
+                "model": row[0],
+                "patches": row[2],
+                "clicks": clicks,
+                "failures": dict(failures.numbers)[nof],
+                "left": (low - 1) / width,
+                "at": (mean - 1) / width,
+                "right": (high - 1) / width,
+            }
+        )
+    return found
 
 
 def _protocol(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, list[str]]]]]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histoclick.types import RGB8, HistoclickError, Mask
+from histoclick.types import HistoclickError
 
 TEXT, FLAG, WHOLE, REAL = "OU", "b", "iu", "f"  # kinds of numpy dtype
 COLUMNS = {
@@ -75,23 +75,6 @@ class Run:
         return f"{self.name} (untrained weights)" if self.card.untrained else self.name
 
 
-@dataclass(frozen=True)
-class Strip:
-    """One patch of a run in pictures (Fig. 4).
-
-    ``image``: (H, W, 3) uint8. ``truth``: (H, W) bool. ``masks``: (K, H, W) bool, after the clicks
-    numbered in ``shown``. ``clicks``: the rows of this patch, in pixels of the image.
-    """
-
-    run: Run
-    patch: str
-    image: RGB8
-    truth: Mask
-    masks: NDArray[np.bool_]
-    shown: tuple[int, ...]
-    clicks: pd.DataFrame
-
-
 def read_runs(folders: Iterable[Path]) -> list[Run]:
     """Read the runs in ``folders``: each is a run folder, or holds run folders side by side.
 
@@ -145,16 +128,6 @@ def read_run(folder: Path) -> Run:
     if len(records) == 0:
         raise HistoclickError(f"{folder}: no patch is finished yet; continue with the same command")
     return _run(folder, card, _checked(records, card, where), where)
-
-
-def read_strips(run: Run) -> list[Strip]:
-    """The pictures a run kept, in the order of its patches; none is no error."""
-    strips = []
-    for patch, clicks in run.records.groupby("patch", sort=False):
-        path = run.folder / "strips" / f"{patch}.npz"
-        if path.exists():
-            strips.append(_strip(run, str(patch), path, clicks))
-    return strips
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -291,25 +264,3 @@ def _run(folder: Path, card: Card, records: pd.DataFrame, where: Path) -> Run:
         encode_seconds=first["encode_seconds"].to_numpy(dtype=np.float64)[finished],
         name=card.model,
     )
-
-
-def _strip(run: Run, patch: str, path: Path, clicks: pd.DataFrame) -> Strip:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            image, truth, masks, shown = (file[k] for k in ("image", "truth", "masks", "shown"))
-    except (OSError, ValueError, KeyError) as error:
-        raise HistoclickError(f"{path}: not readable ({error}); evaluate again") from None
-    height_width = truth.shape
-    if (
-        image.shape != (*height_width, 3)
-        or image.dtype != np.uint8
-        or masks.shape != (len(shown), *height_width)
-        or truth.dtype != np.bool_
-        or masks.dtype != np.bool_
-        or not set(shown.tolist()) <= set(clicks["click"])
-    ):
-        raise HistoclickError(
-            f"{path}: image, masks and clicks do not fit together; evaluate again"
-        )
-    order = np.argsort(shown)
-    return Strip(run, patch, image, truth, masks[order], tuple(shown[order].tolist()), clicks)

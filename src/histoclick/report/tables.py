@@ -52,13 +52,14 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def beside(self, other: Table) -> Table:
-        """The table with the columns of ``other``, whose rows carry the same labels."""
+        """The table with the new columns of ``other``, whose rows are about the same."""
+        new = [i for i, column in enumerate(other.columns) if column not in self.columns]
         rows = zip(self.rows, other.rows, strict=True)
         return Table(
             f"{self.title}; {other.title}",
-            self.columns + other.columns[other.labels :],
+            self.columns + tuple(other.columns[i] for i in new),
             self.labels,
-            tuple(row + more[other.labels :] for row, more in rows),
+            tuple(row + tuple(more[i] for i in new) for row, more in rows),
             tuple(dict.fromkeys(self.notes + other.notes)),
         )
 

@@ -1,0 +1,1 @@
+"""Training: what is clicked on, what is minimised, and the loop."""

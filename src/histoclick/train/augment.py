@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from histoclick.types import RGB8
+from histoclick.types import RGB8, Labels
 
 # Optical density of haematoxylin, eosin and DAB in R, G, B (Ruifrok and Johnston 2001)
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
@@ -21,7 +20,8 @@ def stain(image: RGB8, rng: np.random.Generator) -> RGB8:
     shift = rng.uniform(-0.06, 0.06, 3).astype(np.float32)
     # Decompose, jitter and compose again in one 3x3 matrix and one offset.
     jittered = density @ (RGB_TO_HED * scale @ HED) + shift @ HED
-    return np.clip(256 * 10**-jittered - 1, 0, 255).astype(np.uint8)
+    light: RGB8 = np.clip(256 * 10**-jittered - 1, 0, 255).astype(np.uint8)
+    return light
 
 
 def tone(image: RGB8, rng: np.random.Generator) -> RGB8:
@@ -46,9 +46,8 @@ def optics(image: RGB8, rng: np.random.Generator) -> RGB8:
         return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.5)).astype(np.uint8)
     if choice < 0.4:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))]
-        return cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR).astype(
-            np.uint8
-        )
+        compressed = cv2.imencode(".jpg", image, quality)[1]
+        return np.asarray(cv2.imdecode(compressed, cv2.IMREAD_COLOR), np.uint8)
     return image
 
 
@@ -62,11 +61,11 @@ def appearance(image: RGB8, rng: np.random.Generator) -> RGB8:
 
 
 def view(
-    image: RGB8, labels: NDArray[np.uint8], size: int, scale: float, rng: np.random.Generator
-) -> tuple[RGB8, NDArray[np.uint8]]:
+    image: RGB8, labels: Labels, size: int, scale: float, rng: np.random.Generator
+) -> tuple[RGB8, Labels]:
     """A square crop at another scale, randomly turned and mirrored.
 
-    ``image``: (H, W, 3) uint8, ``labels``: (H, W) uint8. ``scale``: output pixels per input pixel.
+    ``image``: (H, W, 3) uint8, ``labels``: (H, W) uint16. ``scale``: output pixels per input pixel.
     What a too small image does not fill is its mirror image. Returns arrays of side ``size``.
     """
     height, width = image.shape[:2]
@@ -78,10 +77,12 @@ def view(
     if bottom or right:
         edges = (0, bottom, 0, right)
         image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_REFLECT).astype(np.uint8)
-        labels = cv2.copyMakeBorder(labels, *edges, cv2.BORDER_REFLECT).astype(np.uint8)
+        labels = cv2.copyMakeBorder(labels, *edges, cv2.BORDER_REFLECT).astype(np.uint16)
     shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     image = cv2.resize(image, (size, size), interpolation=shrink).astype(np.uint8)
-    labels = cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.uint8)
+    labels = cv2.resize(labels, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(
+        np.uint16
+    )
     turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
     image, labels = np.rot90(image, turns), np.rot90(labels, turns)
     if mirror:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,10 +30,13 @@ from histoclick.models.card import Card, read_card
 from histoclick.models.denseclick.network import DenseClickNet, Pyramid
 from histoclick.models.nets.mobilenet import calibrate
 from histoclick.models.weights import sha256, write_safetensors
+from histoclick.patches import open_patch_set, read_image, read_labels
 from histoclick.train import augment, objects
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
-from histoclick.types import RGB8
+from histoclick.types import RGB8, Labels
+
+Pairs = list[tuple[RGB8, Labels]]
 
 CROP = 256
 IMAGES, USERS = 8, 3  # crops per step, simulated users per crop
@@ -54,26 +56,19 @@ class Batch:
     clicks: int
 
 
-def read_folders(folders: list[Path]) -> list[list[tuple[RGB8, NDArray[np.uint8]]]]:
-    """All (image, label image) pairs, one list per folder with ``images/`` and ``masks/``."""
-    sets = []
-    for folder in folders:
-        pairs = []
-        for path in sorted((folder / "images").iterdir()):
-            image = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-            mask = cv2.imread(
-                str(folder / "masks" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE
-            )
-            pairs.append((image.astype(np.uint8), mask.astype(np.uint8)))
-        sets.append(pairs)
-    return sets
+def read_folders(folders: list[Path]) -> list[Pairs]:
+    """All (image, label image) pairs, one list per patch-set folder."""
+    return [
+        [(read_image(patch.image), read_labels(patch.mask)) for patch in open_patch_set(folder)]
+        for folder in folders
+    ]
 
 
-def draw(sets: list[list[tuple[RGB8, NDArray[np.uint8]]]], seed: int, step: int) -> Batch:
+def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
     """The batch of this step: a pure function of the data, the seed and the step."""
     rng = np.random.default_rng([seed, step])
     share = np.array([len(pairs) for pairs in sets]) ** 0.35  # small sets count for more
-    crops: list[tuple[RGB8, NDArray[np.uint8]]] = []
+    crops: Pairs = []
     for index in rng.choice(len(sets), IMAGES, p=share / share.sum()):
         image, labels = sets[index][int(rng.integers(len(sets[index])))]
         side = float(np.exp(rng.uniform(*np.log(LONG_SIDE))))
@@ -103,9 +98,7 @@ def to_input(images: Tensor) -> Tensor:
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def batches(
-    sets: list[list[tuple[RGB8, NDArray[np.uint8]]]], seed: int, first: int
-) -> Iterator[Batch]:
+def batches(sets: list[Pairs], seed: int, first: int) -> Iterator[Batch]:
     """Batches from step ``first`` on, the next one prepared while the last one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(draw, sets, seed, first)
@@ -149,15 +142,13 @@ def parameter_groups(net: DenseClickNet, trunk_rate: float, rate: float) -> list
     groups = []
     for trunk in (True, False):
         chosen = [p for name, p in net.named_parameters() if name.startswith("trunk.") == trunk]
-        for decayed in (True, False):
-            groups.append(
-                {
-                    "params": [p for p in chosen if (p.ndim > 1) == decayed],
-                    "weight_decay": 0.05 if decayed else 0.0,
-                    "lr": trunk_rate if trunk else rate,
-                    "full": trunk_rate if trunk else rate,
-                }
-            )
+        full = trunk_rate if trunk else rate
+        matrices = [p for p in chosen if p.ndim > 1]
+        rest = [p for p in chosen if p.ndim <= 1]
+        groups += [
+            {"params": matrices, "weight_decay": 0.05, "lr": full, "full": full},
+            {"params": rest, "weight_decay": 0.0, "lr": full, "full": full},
+        ]
     return groups
 
 
@@ -208,7 +199,7 @@ def train(
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {step}")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -220,13 +211,13 @@ def train(
         now = time.monotonic()
         spent, last = spent + now - last, now
         log.write(f"{step},{spent / 60:.2f},{batch.clicks},{loss.item():.5f},{iou:.4f}\n")
-        complete = spent >= 60 * minutes
+        complete = bool(spent >= 60 * minutes)
         stop = complete or now - start >= 60 * session
         if stop or now - last_write >= 60:
             state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
             state |= {"average": average, "step": step, "spent": spent}
             torch.save(state, checkpoint.with_suffix(".partial"))
-            os.replace(checkpoint.with_suffix(".partial"), checkpoint)
+            checkpoint.with_suffix(".partial").replace(checkpoint)
             last_write = now
         if stop:
             return complete

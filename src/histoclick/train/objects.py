@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from histoclick.types import RGB8, Mask
+from histoclick.types import RGB8, Labels, Mask
 
 LEAST, MOST = 0.012, 0.97  # fraction of the crop a target may cover
 
@@ -79,8 +78,8 @@ def paste(image: RGB8, other: RGB8, region: Mask) -> RGB8:
     return np.asarray(image * (1 - alpha) + other * alpha + 0.5).astype(np.uint8)
 
 
-def choose(image: RGB8, labels: NDArray[np.uint8], rng: np.random.Generator) -> Mask:
-    """One target. ``image``: (S, S, 3) uint8; ``labels``: (S, S) uint8, 0 is background.
+def choose(image: RGB8, labels: Labels, rng: np.random.Generator) -> Mask:
+    """One target. ``image``: (S, S, 3) uint8; ``labels``: (S, S) uint16, 0 is background.
 
     Whole object 30 %, one component 15 %, two 10 %, the background 10 %, a pseudo-object 35 %;
     targets that are too small or too large for the crop become pseudo-objects.

@@ -54,9 +54,11 @@ class Mixer(nn.Module):
         self.project = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> the same shape."""
         y = self.norm(self.spread(x))
         hidden = self.expand(y) + self.context(x.mean((2, 3)))[:, :, None, None]
-        return x + self.project(F.relu(hidden))
+        mixed: Tensor = x + self.project(F.relu(hidden))
+        return mixed
 
 
 class DenseClickNet(nn.Module):

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # (expansion, channels, repeats, first stride), Table 2 of the paper, without its classifier
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))  # fmt: skip
+STAGES = (
+    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)  # fmt: skip
 TAPS = (2, 5, 12, 16)  # blocks whose outputs leave the trunk
 CHANNELS = (24, 32, 96, 320)  # of the outputs, at strides 4, 8, 16, 32
 
@@ -32,6 +35,7 @@ class ConvUnit(nn.Module):
         self.activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         (kernel, _), (stride, _) = self.conv.kernel_size, self.conv.stride
         if kernel == 3 and stride == 1:
             x = F.pad(x, (1, 1, 1, 1))
@@ -64,6 +68,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
         y: Tensor = self.body(x)
         return x + y if self.shortcut else y
 
@@ -87,6 +92,7 @@ class MobileNetV2(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """The features that leave the trunk, finest first."""
         x = self.stem(x)
         features = []
         for i, block in enumerate(self.blocks):
