@@ -141,7 +141,7 @@ def rows(rounds: int) -> list[Row]:
         ),
         compare(
             "histoclick-tiny click", lambda: tiny.predict(encoded, prompt, first),
-            "scipy clicker on the same patch", lambda: plain_clicker(sample.mask, predicted), rounds,
+            "scipy clicker, same patch", lambda: plain_clicker(sample.mask, predicted), rounds,
         ),
         compare(
             "simulated user, 10 clicks answered", clicker_alone,
@@ -177,11 +177,11 @@ def main() -> None:
         "| what | ours, ms | baseline | baseline, ms | baseline / ours |",
         "|---|---:|---|---:|---:|",
     ]
-    for row in found:
-        lines.append(
-            f"| {row.what} | {1e3 * row.ours:.1f} | {row.baseline} | {1e3 * row.theirs:.1f} "
-            f"| {row.ratio:.2f} |"
-        )
+    lines += [
+        f"| {row.what} | {1e3 * row.ours:.1f} | {row.baseline} | {1e3 * row.theirs:.1f} "
+        f"| {row.ratio:.2f} |"
+        for row in found
+    ]
     trajectory_row = next(row for row in found if row.what.startswith("whole trajectory"))
     lines += ["", f"Clicks simulated per second, all included: {10 / trajectory_row.ours:.1f}."]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

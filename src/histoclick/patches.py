@@ -164,7 +164,8 @@ def read_labels(path: Path) -> Labels:
             f"{path}: the mask has pixels of type {picture.mode}; save it with one channel, 0 for "
             "background"
         )
-    return np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
+    labels: Labels = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16)
+    return labels
 
 
 def _decode(path: Path) -> Image.Image:

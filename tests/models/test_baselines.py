@@ -29,4 +29,4 @@ def test_nearest_colour_finds_an_object_of_one_colour() -> None:
     encoded = model.encode(image)
     for clicks in ((Click(30, 30),), (Click(30, 30), Click(2, 2, False))):
         mask = model.predict(encoded, Prompt(clicks)).mask
-        assert (mask & truth).sum() / (mask | truth).sum() > 0.85
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.75  # the blur moves its edge

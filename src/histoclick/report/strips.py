@@ -28,6 +28,7 @@ PANEL, GAP, HEAD, FOOT = 1.55, 0.05, 0.27, 0.25  # of the figure, in inches
 MASK, TRUTH = (0, 114, 255), (255, 225, 25)
 POSITIVE, NEGATIVE, EDGE, SHADE = (18, 179, 71), (227, 23, 43), (255, 255, 255), (20, 20, 30)
 OPACITY = 0.28
+BEYOND = 5  # pixels; more than half the widest line
 SUBPIXEL = 4  # bits of a pixel's fraction in OpenCV's coordinates
 
 
@@ -127,7 +128,9 @@ def title(strip: Strip) -> str:
 def data_uri(picture: RGB8) -> str:
     """``picture`` as WebP, inside an address."""
     buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", quality=82)
+    Image.fromarray(picture).save(
+        buffer, "WEBP", quality=82, method=2
+    )  # not the smallest, but quick
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -173,10 +176,17 @@ def _outline(canvas: RGB8, mask: Mask, colour: tuple[int, int, int], width: int)
     cv2.drawContours(canvas, borders, -1, colour, width, cv2.LINE_AA)
 
 
-def _borders(mask: Mask, canvas: RGB8) -> Sequence[NDArray[Any]]:
-    """The borders of ``mask`` and of its holes, in pixels of ``canvas``, as OpenCV wants them."""
+def _borders(mask: Mask, canvas: RGB8) -> list[Any]:
+    """The borders of ``mask`` and of its holes, in pixels of ``canvas``, as OpenCV wants them.
+
+    A mask goes on beyond the image, so the edge of the image is no border: the mask is continued
+    far enough to draw that part of the line outside.
+    """
     region = _fitted(mask, canvas).astype(np.uint8)
-    return cv2.findContours(region, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
+    wider = np.pad(region, BEYOND, mode="edge")
+    offset = (-BEYOND, -BEYOND)
+    borders, _ = cv2.findContours(wider, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=offset)
+    return list(borders)
 
 
 def _clicks(canvas: RGB8, strip: Strip, number: int) -> None:

@@ -183,45 +183,52 @@ def train(
         calibrate(net.trunk, folded, torch.cat([draw(sets, seed + 1, i).images for i in range(4)]))
         average = {key: value.clone() for key, value in net.state_dict().items()}
         step, spent = 0, 0.0
-    log = _open_log(out / "log.csv", step)
-    start = last_write = last = time.monotonic()
-    for batch in batches(sets, seed, step):
-        progress = min(spent / (60 * minutes), 1.0)
-        warm = min((step + 1) / 100, 1.0)
-        cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2
-        for group in optimiser.param_groups:
-            group["lr"] = group["full"] * warm * cosine
-        net.train()
-        if progress > 0.85:  # the last stretch trains with the statistics it will be used with
-            for unit in net.trunk.units():
-                unit.norm.eval()
-        loss, iou = run_step(net, batch, np.random.default_rng([seed, step, 1]))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        decay = min(EMA, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for key, value in net.state_dict().items():
-                if value.is_floating_point():
-                    average[key].lerp_(value, 1 - decay)
-        now = time.monotonic()
-        spent, last = spent + now - last, now
-        log.write(f"{step},{spent / 60:.2f},{batch.clicks},{loss.item():.5f},{iou:.4f}\n")
-        complete = bool(spent >= 60 * minutes)
-        stop = complete or now - start >= 60 * session
-        if stop or now - last_write >= 60:
-            state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
-            state |= {"average": average, "step": step, "spent": spent}
-            torch.save(state, checkpoint.with_suffix(".partial"))
-            checkpoint.with_suffix(".partial").replace(checkpoint)
-            last_write = now
-        if stop:
-            return complete
-    raise AssertionError("batches never end")
+    start = saved = last = time.monotonic()
+    with _open_log(out / "log.csv", step) as log:
+        for batch in batches(sets, seed, step):
+            set_rates(optimiser, step, spent / (60 * minutes))
+            net.train()
+            if spent > 0.85 * 60 * minutes:  # ends with the statistics it will be used with
+                for unit in net.trunk.units():
+                    unit.norm.eval()
+            loss, iou = run_step(net, batch, np.random.default_rng([seed, step, 1]))
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimiser.step()
+            step += 1
+            follow(average, net, min(EMA, (1 + step) / (10 + step)))
+            now = time.monotonic()
+            spent, last = spent + now - last, now
+            log.write(f"{step},{spent / 60:.2f},{batch.clicks},{loss.item():.5f},{iou:.4f}\n")
+            stop = spent >= 60 * minutes or now - start >= 60 * session
+            if stop or now - saved >= 60:
+                state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
+                state |= {"average": average, "step": step, "spent": spent}
+                torch.save(state, checkpoint.with_suffix(".partial"))
+                checkpoint.with_suffix(".partial").replace(checkpoint)
+                saved = now
+            if stop:
+                break
+    return bool(spent >= 60 * minutes)
+
+
+def set_rates(optimiser: torch.optim.Optimizer, step: int, progress: float) -> None:
+    """Learning rates: 100 steps of warm-up, then a cosine of ``progress`` (0..1) down to 1 %."""
+    warm = min((step + 1) / 100, 1.0)
+    cosine = 0.01 + 0.99 * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+    for group in optimiser.param_groups:
+        group["lr"] = group["full"] * warm * cosine
+
+
+@torch.no_grad()
+def follow(average: dict[str, Tensor], net: nn.Module, decay: float) -> None:
+    """Move the running average of the weights towards ``net``."""
+    for key, value in net.state_dict().items():
+        if value.is_floating_point():
+            average[key].lerp_(value, 1 - decay)
 
 
 def _open_log(path: Path, step: int) -> TextIO:
