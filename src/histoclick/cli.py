@@ -26,6 +26,8 @@ app = typer.Typer(
 models_app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best there is.")]
 
@@ -42,8 +44,8 @@ def demo(
     from histoclick.patches import write_patch_set
     from histoclick.report import write_report
 
-    say(f"1/3  Writing samples to {out / 'patches'} (a real picture and generated tissue) ...")
-    patches = write_patch_set(demo_samples(), out / "patches")
+    say(f"1/3  Writing samples to {out / 'samples'} (a real picture and generated tissue) ...")
+    patches = write_patch_set(demo_samples(), out / "samples")
     say("2/3  A simulated user clicks 20 times on each of them, with two models ...")
     runs = [out / "runs" / model for model in (default_id(), "discs")]
     for run in runs:
@@ -252,10 +254,9 @@ def main() -> None:
     except HistoclickError as error:
         typer.echo(f"histoclick: {error}", err=True)
         code = 2
-    except typer.Abort:  # what Typer makes of Ctrl-C
-        typer.echo("\nhistoclick: interrupted; the same command continues where it was.", err=True)
-        code = 130
     except TyperException as error:  # wrong use: unknown command, missing option, ...
         typer.echo(f"histoclick: {error.format_message()}", err=True)
         code = error.exit_code
+    if code == INTERRUPTED:
+        typer.echo("\nhistoclick: interrupted; the same command continues where it was.", err=True)
     sys.exit(code)

@@ -104,7 +104,7 @@ def evaluate(
                 _write_strip(out, sample, masks)
             if predictions:
                 _write_prediction(out, sample.id, masks[protocol.max_clicks])
-            _append(out, patch.id, rows)
+            _append(out, patch, rows)
             finished[patch.id] = rows
         done(patch.id, resumed)
     _close_run(out, model["id"], patches, finished)
@@ -170,9 +170,10 @@ def _journal(out: Path) -> dict[str, list[dict[str, Any]]]:
     return finished
 
 
-def _append(out: Path, patch: str, rows: list[dict[str, Any]]) -> None:
+def _append(out: Path, patch: Patch, rows: list[dict[str, Any]]) -> None:
+    entry = {"patch": patch.id, "slide": patch.slide, "clicks": rows}
     with (out / "clicks.jsonl").open("ab") as file:
-        file.write(json.dumps({"patch": patch, "clicks": rows}).encode() + b"\n")
+        file.write(json.dumps(entry).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -237,7 +237,8 @@ def _run(folder: Path, card: Card, records: pd.DataFrame, where: Path) -> Run:
     seconds = ious.copy()
     ious[row, click - 1] = records["iou"]
     seconds[row, click - 1] = records["seconds"]
-    if (np.isfinite(ious) != (np.arange(card.max_clicks) < clicks_made[:, None])).any():
+    complete = np.isfinite(ious) == (np.arange(card.max_clicks) < clicks_made[:, None])
+    if not complete.all() or clicks_made.max() > card.max_clicks:
         raise HistoclickError(f"{where}: clicks of a patch are not 1, 2, 3, ...; evaluate again")
     per_patch = records.groupby("patch", sort=False)[["slide", "encode_seconds"]]
     if per_patch.nunique().to_numpy().max() > 1:

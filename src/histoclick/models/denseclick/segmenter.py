@@ -70,7 +70,7 @@ class DenseClickSegmenter:
         check_prompt(prompt, encoded.shape, boxes=False)
         placed = [encoded.frame.from_parent(click) for click in prompt.clicks]
         packed = [[click.x, click.y, 1.0 if click.positive else -1.0] for click in placed]
-        clicks = torch.tensor([packed], device=self._device)
+        clicks = torch.tensor([packed], dtype=torch.float32, device=self._device)
         height, width = encoded.pyramid.s4.shape[2:]
         before = torch.zeros((1, 1, height, width), device=self._device)
         if previous is not None:

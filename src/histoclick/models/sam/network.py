@@ -24,7 +24,7 @@ from transformers import (
 from histoclick.models.sam.keys import to_native, to_official
 
 INPUT_PX = 1024  # side of the square the published encoders see
-CPU_ROWS = 4  # of queries at a time, so that their position biases stay in the cache
+CPU_ROWS = 16  # of queries at a time, so that their position biases stay small
 
 
 class Encoder(NamedTuple):
@@ -47,8 +47,8 @@ class Attention(nn.Module):
     """The image encoder's attention with relative positions, in place of transformers' own.
 
     The same sums with the same weights. But the bias of every query and key pair, 805 MB for the
-    64x64 places of ViT-B, is made for a few rows of queries at a time on a CPU: moving all of it
-    through memory took as long as the encoder's arithmetic.
+    64x64 places of ViT-B, is laid out as the kernel reads it, and on a CPU made for a few rows of
+    queries at a time: copying all of it took nearly as long as the encoder's arithmetic.
     """
 
     def __init__(self, plain: Any) -> None:
