@@ -137,10 +137,10 @@ def test_checkpoints_that_are_wrong_or_hostile(run, tmp_path: Path) -> None:
 
 def test_ctrl_c_and_once_more(tmp_path: Path) -> None:
     """A real interrupt of a real process, then the same command again."""
-    patches = write_patch_set(make_samples(40, 96), tmp_path / "patches")
+    patches = write_patch_set(make_samples(80, 96), tmp_path / "patches")
     command = [
         sys.executable, "-c", "from histoclick.cli import main; main()", "evaluate",
-        "--data", str(patches.folder), "--threads", "1", "--model", "histoclick-tiny", "--out",
+        "--data", str(patches.folder), "--threads", "1", "--model", "nearest-colour", "--out",
     ]  # fmt: skip
     process = subprocess.Popen(
         [*command, str(tmp_path / "cut")], stdout=subprocess.PIPE, stderr=subprocess.PIPE

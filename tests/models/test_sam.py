@@ -158,6 +158,7 @@ def reference_parts(conformance: Path) -> Any:
     return model
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize(
     ("case", "given"),
     [
@@ -181,21 +182,20 @@ def test_prompts_are_embedded_and_decoded(
     for name in given:  # "ptsmask" is one prompt of one point, the others are two of four
         prompt[name] = inputs[name][:1, :1] if case == "ptsmask" else inputs[name]
     # Which kernel convolves the one-channel mask depends on the processor, and normalising its four
-    # output channels enlarges the last bit: 1.4e-4 in the logits against 8e-6 without oneDNN.
-    atol = 3e-4 if "masks" in given else 1e-4
-    with torch.inference_mode():
+    # output channels enlarges the last bit: up to 1.4e-4 in the logits against 9e-6 without oneDNN.
+    with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
         sparse, dense = network.embed_prompt(reference_parts, **prompt)
     agrees(parts, f"{case}_sparse", sparse, every(1), 1e-4)
     agrees(parts, f"{case}_dense_sub", dense[:, ::8], every(4), 1e-4)
     for multimask, count in ((True, 3), (False, 1)):
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=False):
             logits, iou = network.decode(
                 reference_parts, inputs["embedding"], **prompt, multimask=multimask
             )
         assert logits.shape[1] == iou.shape[1] == count
         name = f"{case}_mm{multimask:d}"
         if f"{name}_lowres" in parts:
-            agrees(parts, f"{name}_lowres", logits, every(4), atol)
+            agrees(parts, f"{name}_lowres", logits, every(4), 1e-4)
             agrees(parts, f"{name}_iou", iou, every(1), 1e-5)
 
 
