@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -25,19 +26,19 @@ from histoclick.report import write_report
 TARGETS = (0.80, 0.85, 0.90)
 
 
-def measured(run: Path) -> dict[str, object]:
-    """One line of a card: what a run found."""
+def measured(run: Path, folder: Path) -> dict[str, object]:
+    """One line of a card: what a run on the patch set ``folder`` found."""
     records = pd.read_parquet(run / "clicks.parquet")
-    model, dataset = records["model"].iloc[0], records["dataset"].iloc[0]
-    budget = int(records["click"].max())
-    trajectories = [rows["iou"].to_numpy() for _, rows in records.groupby("patch")]
-    line: dict[str, object] = {"dataset": dataset, "patches": len(trajectories)}
+    with (run / "run.toml").open("rb") as file:
+        budget = int(tomllib.load(file)["protocol"]["max_clicks"])
+    table = records.pivot(index="patch", columns="click", values="iou")
+    ious = metrics.held(table.reindex(columns=range(1, budget + 1)).to_numpy())
+    line: dict[str, object] = {"dataset": records["dataset"].iloc[0], "patches": len(ious)}
     for target in TARGETS:
-        clicks = [metrics.clicks_to_reach(ious, target, budget) for ious in trajectories]
-        failed = [metrics.failed(ious, target, budget) for ious in trajectories]
-        line[f"noc{100 * target:.0f}"] = round(sum(clicks) / len(clicks), 2)
-        line[f"nof{100 * target:.0f}"] = sum(failed)
-    line["command"] = f"histoclick evaluate --model {model} --data {dataset} --out run"
+        line[f"noc{100 * target:.0f}"] = round(float(metrics.noc(ious, target, budget)), 2)
+        line[f"nof{100 * target:.0f}"] = int(metrics.nof(ious, target, budget))
+    model = records["model"].iloc[0]
+    line["command"] = f"histoclick evaluate --model {model} --data {folder} --out run"
     return line
 
 
@@ -61,11 +62,11 @@ def main() -> None:
             run_evaluation(model, open_patch_set(folder), run, device="cpu")
             runs.append(run)
             if model == options.write_card:
-                lines.append(measured(run))
+                lines.append(measured(run, folder))
     print(write_report(runs, options.out / "page").markdown.read_text(encoding="utf-8"))
     if options.write_card:
-        card, folder = registry.find(options.write_card)
-        dataclasses.replace(card, measured=tuple(lines)).write(folder)
+        card, place = registry.find(options.write_card)
+        dataclasses.replace(card, measured=tuple(lines)).write(place)
 
 
 if __name__ == "__main__":

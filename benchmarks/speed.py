@@ -25,7 +25,7 @@ import histoclick
 from histoclick import machine
 from histoclick.clicks import next_click
 from histoclick.datasets.demo import demo_samples
-from histoclick.models.sam.network import build
+from histoclick.models.sam.network import VARIANTS, assemble, build
 from histoclick.models.sam.segmenter import SamSegmenter
 from histoclick.trajectory import trajectory
 from histoclick.types import Click, Prompt, Sample
@@ -68,6 +68,8 @@ def sam_rows(sample: Sample, rounds: int) -> list[Row]:
     """Ours against plain transformers on the same weights; ViT-B."""
     torch.manual_seed(0)
     model: SamModel = build("vit_b").eval()
+    plain = assemble(VARIANTS["vit_b"], fast=False).eval()
+    plain.load_state_dict(model.state_dict())
     ours = SamSegmenter(model)
     encoded = ours.encode(sample.image)
     prompt = Prompt((Click(100, 100), Click(40, 300, positive=False)))
@@ -76,15 +78,15 @@ def sam_rows(sample: Sample, rounds: int) -> list[Row]:
     points = torch.tensor([[[[256.0, 256.0], [102.0, 768.0]]]])
     labels = torch.tensor([[[1, 0]]])
     with torch.inference_mode():
-        embedding = model.get_image_embeddings(pixels)
+        embedding = plain.get_image_embeddings(pixels)
 
     @torch.inference_mode()
     def plain_encode() -> object:
-        return model.get_image_embeddings(pixels)
+        return plain.get_image_embeddings(pixels)
 
     @torch.inference_mode()
     def plain_click() -> object:
-        return model(
+        return plain(
             image_embeddings=embedding,
             input_points=points,
             input_labels=labels,
@@ -93,7 +95,7 @@ def sam_rows(sample: Sample, rounds: int) -> list[Row]:
 
     @torch.inference_mode()
     def plain_reencode() -> object:
-        return model(pixel_values=pixels, input_points=points, input_labels=labels)
+        return plain(pixel_values=pixels, input_points=points, input_labels=labels)
 
     return [
         compare(

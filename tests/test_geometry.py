@@ -23,11 +23,6 @@ def test_there_and_back(frame: Frame, click: Click) -> None:
     assert near(frame.from_parent(frame.to_parent(click)), click)
 
 
-@given(frames, frames, clicks)
-def test_composition_is_one_after_the_other(inner: Frame, outer: Frame, click: Click) -> None:
-    assert near(inner.inside(outer).to_parent(click), outer.to_parent(inner.to_parent(click)))
-
-
 @pytest.mark.parametrize("factor", [2, 4, 5])
 def test_a_pixel_s_centre_is_the_mean_of_the_pixels_it_covers(factor: int) -> None:
     frame = Frame(10, 20, factor, factor)

@@ -40,16 +40,20 @@ def demo(
 ) -> None:
     """Offline tour: evaluate the built-in model on built-in samples and write the report."""
     from histoclick.datasets.demo import demo_samples
-    from histoclick.models.registry import default_id
+    from histoclick.models.registry import default_id, find
     from histoclick.patches import write_patch_set
     from histoclick.report import write_report
 
     say(f"1/3  Writing samples to {out / 'samples'} (a real picture and generated tissue) ...")
     patches = write_patch_set(demo_samples(), out / "samples")
-    say("2/3  A simulated user clicks 20 times on each of them, with two models ...")
-    runs = [out / "runs" / model for model in (default_id(), "discs")]
-    for run in runs:
-        run_evaluation(run.name, patches, run, device="cpu")
+    say("2/3  A simulated user clicks up to 20 times on each of them, with two models ...")
+    # The demo shows the models and samples of today: a run of others is another folder.
+    data = patches.check()[:8]
+    runs = []
+    for model in (default_id(), "discs"):
+        card, _ = find(model)
+        runs.append(out / "runs" / "-".join(filter(None, (model, card.sha256[:8], data))))
+        run_evaluation(model, patches, runs[-1], device="cpu")
     say("3/3  Writing the report ...")
     files = write_report(runs, out / "report")
     say("")
@@ -65,9 +69,9 @@ def evaluate(
     max_clicks: Annotated[int, typer.Option(help="Click budget of the simulated user.")] = 20,
     targets: Annotated[str, typer.Option(help="IoU values to reach.")] = "0.80,0.85,0.90",
     device: Device = "cpu",
-    threads: Annotated[int, typer.Option(help="Processor threads; 0 leaves the choice.")] = 0,
-    limit: Annotated[int, typer.Option(help="Only the first N patches; 0 for all.")] = 0,
-    strips: Annotated[int, typer.Option(help="Patches kept as pictures for the report.")] = 6,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: PyTorch decides.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Only the first N by id; 0 for all.")] = 0,
+    strips: Annotated[int, typer.Option(min=0, help="Patches kept as pictures.")] = 6,
     predictions: Annotated[bool, typer.Option(help="Keep the last mask of every patch.")] = False,
 ) -> None:
     """Simulate a clicking user on every patch and record IoU and seconds of every click."""
@@ -108,13 +112,18 @@ def list_models(json: Json = False) -> None:
     """The models this machine knows, built-in and imported."""
     from histoclick.models.registry import cards
 
-    known = cards()
+    known = [
+        {"id": id_, "family": "", "summary": f"damaged: {card}"}
+        if isinstance(card, HistoclickError)
+        else {"id": id_, "family": card.family, "summary": card.summary}
+        for id_, card in cards().items()
+    ]
     if json:
-        say_json([{"id": c.id, "family": c.family, "summary": c.summary} for c in known])
+        say_json(known)
         return
-    width = max(len(card.id) for card in known)
-    for card in known:
-        say(f"{card.id:<{width}}  {card.family:<10}  {card.summary}")
+    width = max(len(entry["id"]) for entry in known)
+    for entry in known:
+        say(f"{entry['id']:<{width}}  {entry['family']:<10}  {entry['summary']}")
 
 
 @models_app.command("show")
@@ -154,19 +163,23 @@ def doctor(json: Json = False) -> None:
     from histoclick import machine
     from histoclick.models import registry
 
+    known = registry.cards()
     facts = machine.describe() | {
         "devices": machine.devices(),
-        "models": list(registry.folders()),
+        "models": [id_ for id_, card in known.items() if not isinstance(card, HistoclickError)],
+        "damaged": [str(card) for card in known.values() if isinstance(card, HistoclickError)],
         "model_folder": str(registry.home()),
         "self_test": self_test(),
     }
     if json:
         say_json(facts)
-        return
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{name} {version}" for name, version in value.items())
-        say(f"{key + ':':<14} {', '.join(value) if isinstance(value, list) else value}")
+    else:
+        for key, value in facts.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{name} {version}" for name, version in value.items())
+            say(f"{key + ':':<14} {', '.join(value) if isinstance(value, list) else value}")
+    if facts["damaged"]:
+        raise typer.Exit(1)
 
 
 def run_evaluation(
@@ -257,6 +270,10 @@ def main() -> None:
     except TyperException as error:  # wrong use: unknown command, missing option, ...
         typer.echo(f"histoclick: {error.format_message()}", err=True)
         code = error.exit_code
+    except OSError as error:  # full disk, missing rights, a file where a folder should be
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        typer.echo(f"histoclick: {what}; check the path, your rights and the free space", err=True)
+        code = 2
     if code == INTERRUPTED:
-        typer.echo("\nhistoclick: interrupted; the same command continues where it was.", err=True)
+        typer.echo("\nhistoclick: interrupted; evaluate and demo continue when repeated.", err=True)
     sys.exit(code)

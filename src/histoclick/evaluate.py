@@ -44,6 +44,7 @@ class Protocol:
     zoom: str = "none"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
         if self.max_clicks < 1:
             raise HistoclickError(f"max_clicks is {self.max_clicks}; it must be at least 1")
         if not self.targets or not all(0 < target <= 1 for target in self.targets):
@@ -75,6 +76,8 @@ def evaluate(
     Raises ``HistoclickError`` for a bad patch, or when ``out`` holds a run with another card.
     """
     protocol = protocol or Protocol()
+    if not out.exists():
+        out.mkdir(parents=True)  # before all patches are read: a bad path is told at once
     card = {
         "schema": 1,
         "model_id": model["id"],
@@ -90,22 +93,26 @@ def evaluate(
     }
     _open_run(out, card)
     shown = _spread(patches, strips)
-    finished = _journal(out)
+    finished = _finished(out)
     for patch in patches:
-        resumed = patch.id in finished
+        wanted = [out / "strips" / f"{patch.id}.npz"] if patch in shown else []
+        wanted += [out / "predictions" / f"{patch.id}.png"] if predictions else []
+        resumed = patch.id in finished and all(path.exists() for path in wanted)
         if not resumed:
             sample = patch.read()
             rows, masks = [], {}
             for number, step in enumerate(trajectory(segmenter, sample, protocol.max_clicks), 1):
                 rows.append(_row(number, step))
-                if number in SHOWN_CLICKS or number == protocol.max_clicks:
-                    masks[number] = step.prediction.mask
+                last = step.prediction.mask
+                if number in SHOWN_CLICKS:
+                    masks[number] = last
             if patch in shown:
-                _write_strip(out, sample, masks)
+                _write_strip(out, sample, masks | {len(rows): last})
             if predictions:
-                _write_prediction(out, sample.id, masks[protocol.max_clicks])
-            _append(out, patch, rows)
-            finished[patch.id] = rows
+                _write_prediction(out, sample.id, last)
+            if patch.id not in finished:
+                _append(out, patch, rows)
+                finished[patch.id] = rows
         done(patch.id, resumed)
     _close_run(out, model["id"], patches, finished)
     return out
@@ -128,45 +135,69 @@ def _open_run(out: Path, card: dict[str, Any]) -> None:
     """Write the protocol card, or make sure the one that is there says the same."""
     path = out / "run.toml"
     if path.exists():
-        try:
-            old = tomllib.loads(path.read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise HistoclickError(f"{path}: not readable ({error}); choose another --out") from None
-        for part in ("protocol", "model", "data"):
-            known, asked = old.get(part, {}), card[part]
-            keys = ("id", "sha256") if part == "model" else asked.keys()
+        old = _read_card(path)
+        same = {
+            "protocol": ("click_rule", "max_clicks", "tta", "zoom"),  # targets only name columns
+            "model": ("id", "sha256"),
+            "data": ("name", "patches", "sha256"),
+            # A finished run may be opened anywhere; one run must not mix two machines' seconds.
+            "machine": () if (out / "clicks.parquet").exists() else ("device", "threads"),
+        }
+        for part, keys in same.items():
             for key in keys:
-                if known.get(key) != asked[key]:
+                known, asked = old[part].get(key), card[part].get(key)
+                if known != asked:
                     raise HistoclickError(
-                        f"{out}: holds a run with another {part} ({key}: {known.get(key)!r}, now "
-                        f"{asked[key]!r}); choose another --out or delete the folder"
+                        f"{out}: holds a run with another {part} ({key}: {known!r}, now "
+                        f"{asked!r}); choose another --out or delete the folder"
                     )
-        return
-    if out.exists() and any(out.iterdir()):
+        if old["protocol"].get("targets") == card["protocol"]["targets"]:
+            return
+        card = old | {"protocol": card["protocol"]}
+    elif any(file.name != "run.toml.partial" for file in out.iterdir()):
         raise HistoclickError(f"{out}: is not empty and holds no run; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
     _replace(path, tomli_w.dumps(card).encode())
 
 
-def _journal(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Patches already finished, from the journal or from the table of a complete run."""
+def _read_card(path: Path) -> dict[str, dict[str, Any]]:
+    """The card of a run that is there, with all its parts."""
+    try:
+        card = tomllib.loads(path.read_text(encoding="utf-8"))
+        parts = {part: dict(card[part]) for part in ("protocol", "model", "data", "machine")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise HistoclickError(f"{path}: no protocol card ({error}); choose another --out") from None
+    return card | parts
+
+
+def _finished(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Patches already done, from the table of a complete run or from the journal."""
     table = out / "clicks.parquet"
     if table.exists():
-        records = pd.read_parquet(table)
         columns = [name for name in COLUMNS if name not in ("model", "dataset", "patch", "slide")]
-        return {
-            str(id_): rows[columns].to_dict("records")  # type: ignore[misc]
-            for id_, rows in records.groupby("patch", sort=False)
-        }
+        try:
+            records = pd.read_parquet(table)
+            return {
+                str(id_): rows[columns].to_dict("records")  # type: ignore[misc]
+                for id_, rows in records.groupby("patch", sort=False)
+            }
+        except (OSError, ValueError, KeyError):
+            raise HistoclickError(
+                f"{table}: damaged; delete the run folder and evaluate again"
+            ) from None
     finished = {}
     path = out / "clicks.jsonl"
     if path.exists():
         whole, _, torn = path.read_bytes().rpartition(b"\n")
         if torn:  # the interruption cut this line; drop it before anything is appended to it
             _replace(path, whole + b"\n" if whole else b"")
-        for line in whole.splitlines():
-            entry = json.loads(line)
-            finished[entry["patch"]] = entry["clicks"]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                finished[entry["patch"]] = entry["clicks"]
+            except (ValueError, KeyError, TypeError):
+                raise HistoclickError(
+                    f"{path}: line {number} is damaged; delete it and evaluate again"
+                ) from None
     return finished
 
 
@@ -187,7 +218,10 @@ def _close_run(
         for row in finished[patch.id]
     ]
     partial = out / "clicks.parquet.partial"
-    pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).to_parquet(partial, index=False)
+    with partial.open("wb") as file:
+        pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).to_parquet(file, index=False)
+        file.flush()
+        os.fsync(file.fileno())  # the journal goes next: the table must be on disk before
     partial.replace(out / "clicks.parquet")
     (out / "clicks.jsonl").unlink(missing_ok=True)
 

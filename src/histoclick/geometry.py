@@ -1,8 +1,8 @@
 """Frames: how the pixels of one picture lie on another. The one place that rounds.
 
 Inside this module coordinates are continuous: pixel ``(0, 0)`` covers the square from 0 to 1, so
-its centre is 0.5. Clicks name pixels by their centre (see ``types``); the half pixel is added and
-taken away here and nowhere else.
+its centre is 0.5. Clicks name pixels by their centre (see ``types``); resizing adds and takes away
+the half pixel here.
 """
 
 from __future__ import annotations
@@ -41,15 +41,6 @@ class Frame:
         x = (click.x + 0.5 - self.x0) / self.downsample_x - 0.5
         y = (click.y + 0.5 - self.y0) / self.downsample_y - 0.5
         return Click(x, y, click.positive)
-
-    def inside(self, outer: Frame) -> Frame:
-        """This frame relative to the parent of ``outer``, when ``outer`` is its parent."""
-        return Frame(
-            outer.x0 + self.x0 * outer.downsample_x,
-            outer.y0 + self.y0 * outer.downsample_y,
-            self.downsample_x * outer.downsample_x,
-            self.downsample_y * outer.downsample_y,
-        )
 
 
 def fit(height: int, width: int, long_side: int) -> tuple[int, int]:

@@ -48,13 +48,16 @@ def resolve(device: str) -> str:
     """
     import torch
 
+    usable = devices()
     if device == "auto":
-        return devices()[0]
+        return usable[0]
     try:
+        if torch.device(device).type not in usable:
+            raise RuntimeError
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError):
         raise HistoclickError(
-            f"device '{device}' cannot be used here; usable: {', '.join(devices())}"
+            f"device '{device}' cannot be used here; usable: {', '.join(usable)}"
         ) from None
     return device
 

@@ -8,6 +8,7 @@ independent) statistics resample slides; without one, every image counts as a sl
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,11 @@ def open_patch_set(folder: Path) -> PatchSet:
     images = _by_stem(folder / "images", IMAGE_SUFFIXES)
     masks = _by_stem(folder / "masks", (".png",))
     if not images:
-        raise HistoclickError(f"{folder / 'images'}: holds no png or jpg image")
+        kinds = sorted({path.suffix for path in (folder / "images").iterdir() if path.suffix})
+        only = f", only {', '.join(kinds)} files" if kinds else ""
+        raise HistoclickError(
+            f"{folder / 'images'}: holds no png or jpg image{only}; convert the images to PNG"
+        )
     slides = _manifest_slides(folder)
     ids = sorted(images) if slides is None else list(slides)
     patches = []
@@ -120,7 +125,15 @@ def open_patch_set(folder: Path) -> PatchSet:
 
 
 def write_patch_set(samples: Iterable[Sample], folder: Path) -> PatchSet:
-    """Write samples as a patch set with manifest; an existing manifest is replaced at the end."""
+    """Write samples as a patch set with manifest, into a new folder or over the same patches.
+
+    Raises ``HistoclickError`` for a folder that holds other patches: their manifest would be lost.
+    """
+    samples = list(samples)
+    names = {sample.id for sample in samples}
+    there = {path.stem for path in folder.glob("images/*")}
+    if there - names or ((folder / "patches.parquet").exists() and not there):
+        raise HistoclickError(f"{folder}: holds other patches already; choose another folder")
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     rows = []
@@ -203,11 +216,13 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        if path.stem in found:
+        # macOS decomposes accents in file names, others do not; both name the same patch.
+        stem = unicodedata.normalize("NFC", path.stem)
+        if stem in found:
             raise HistoclickError(
-                f"{folder}: {found[path.stem].name} and {path.name} are the same patch; remove one"
+                f"{folder}: {found[stem].name} and {path.name} are the same patch; remove one"
             )
-        found[path.stem] = path
+        found[stem] = path
     return found
 
 
@@ -225,4 +240,9 @@ def _manifest_slides(folder: Path) -> dict[str, str] | None:
     if "id" not in table or table["id"].duplicated().any():
         raise HistoclickError(f"{path}: needs a column 'id' with every patch once")
     slides = table["slide"] if "slide" in table else table["id"]
-    return dict(zip(table["id"].astype(str), slides.astype(str), strict=True))
+    if table["id"].isna().any() or slides.isna().any():
+        raise HistoclickError(f"{path}: has rows without id or slide; fill them in")
+    if table.empty:
+        raise HistoclickError(f"{path}: lists no patch; remove it to use the folder without it")
+    ids = table["id"].astype(str).map(lambda id_: unicodedata.normalize("NFC", id_))
+    return dict(zip(ids, slides.astype(str), strict=True))

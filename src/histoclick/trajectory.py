@@ -25,7 +25,8 @@ class Step:
 
 
 def trajectory(segmenter: Segmenter, sample: Sample, max_clicks: int) -> Iterator[Step]:
-    """Click on ``sample`` until ``max_clicks``; every step sees the prediction before it.
+    """Click on ``sample`` until ``max_clicks``, or until the mask is exactly right: then there is
+    nothing left to click on. Every step sees the prediction before it.
 
     The recurrence of the field: prediction t is made from the image, all clicks so far, and
     prediction t - 1; click t + 1 answers prediction t.
@@ -44,3 +45,5 @@ def trajectory(segmenter: Segmenter, sample: Sample, max_clicks: int) -> Iterato
         seconds = time.perf_counter() - start
         mask = previous.mask
         yield Step(click, previous, iou(sample.mask, mask), seconds, encode_seconds)
+        if (mask == sample.mask).all():
+            return

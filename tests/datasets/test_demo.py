@@ -48,7 +48,8 @@ def crosses(a: NDArray[np.int32], b: NDArray[np.int32]) -> bool:
 def test_an_outline_is_a_simple_polygon_in_the_picture(outline: str) -> None:
     points = corners(outline)
     assert 40 <= len(points) <= 80
-    assert points.min() >= 0 and points.max() < 512
+    assert points.min() >= 0
+    assert points.max() < 512
     assert len({(int(x), int(y)) for x, y in points}) == len(points)
     edges = np.stack([points, np.roll(points, -1, axis=0)], axis=1)
     for one, other in itertools.combinations(edges, 2):
@@ -60,7 +61,8 @@ def test_the_first_two_are_crypts_of_one_real_picture(crypts: list[Sample]) -> N
     assert [sample.image.shape for sample in crypts] == [(512, 512, 3), (256, 256, 3)]
     assert len({sample.slide for sample in crypts}) == 1
     for sample in crypts:
-        assert sample.image.dtype == np.uint8 and sample.mask.dtype == np.bool_
+        assert sample.image.dtype == np.uint8
+        assert sample.mask.dtype == np.bool_
         assert sample.mask.shape == sample.image.shape[:2]
         assert 0.1 < sample.mask.mean() < 0.5
         parts, _ = cv2.connectedComponents(sample.mask.astype(np.uint8))

@@ -41,8 +41,10 @@ def distance_inside(region: Mask) -> NDArray[np.float32]:
 @pytest.mark.parametrize("size", [200, 333])
 def test_a_patch_has_the_size_asked_for(size: int) -> None:
     sample = phantom_patch(3, size)
-    assert sample.image.shape == (size, size, 3) and sample.image.dtype == np.uint8
-    assert sample.mask.shape == (size, size) and sample.mask.dtype == np.bool_
+    assert sample.image.shape == (size, size, 3)
+    assert sample.image.dtype == np.uint8
+    assert sample.mask.shape == (size, size)
+    assert sample.mask.dtype == np.bool_
     assert sample.id == sample.slide == "phantom-00003"
 
 

@@ -19,7 +19,16 @@ import cv2
 import numpy as np
 
 from histoclick.datasets.lattice import (
-    Field, Line, Points, Window, distance_to, remap, slope, smooth, soft_step, voronoi,
+    Field,
+    Line,
+    Points,
+    Window,
+    distance_to,
+    remap,
+    slope,
+    smooth,
+    soft_step,
+    voronoi,
 )  # fmt: skip
 from histoclick.types import HistoclickError, Mask, Sample
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histoclick.models.card import Card
-from histoclick.models.prompts import check_prompt
+from histoclick.models.prompts import check_image, check_prompt
 from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
 
 FAR = 1e9
@@ -37,6 +37,7 @@ class Discs:
 
     def encode(self, image: RGB8) -> Picture:
         """Only the size is used."""
+        check_image(image)
         return Picture(np.broadcast_to(np.float32(0), image.shape))
 
     def predict(
@@ -66,6 +67,7 @@ class NearestColour:
 
     def encode(self, image: RGB8) -> Picture:
         """Blur and convert. ``image``: (H, W, 3) uint8 RGB."""
+        check_image(image)
         blurred = cv2.GaussianBlur(image.astype(np.float32) / 255, (0, 0), 2.0)
         return Picture(np.asarray(cv2.cvtColor(blurred, cv2.COLOR_RGB2LAB), np.float32))
 

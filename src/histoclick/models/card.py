@@ -35,6 +35,7 @@ class Card:
     untrained: bool = False
     default: bool = False
     trained_on: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     measured: tuple[dict[str, Any], ...] = ()
 
     def write(self, folder: Path) -> None:
@@ -67,6 +68,12 @@ def read_card(folder: Path) -> Card:
     if unknown or missing:
         problems = [f"unknown {key}" for key in unknown] + [f"missing {key}" for key in missing]
         raise HistoclickError(f"{path}: {', '.join(problems)}; re-import the model")
-    for name in ("trained_on", "measured"):
+    for name, field in fields.items():
+        wanted = {"str": str, "int": int, "bool": bool}.get(str(field.type), list)
+        if name in values and type(values[name]) is not wanted:
+            raise HistoclickError(
+                f"{path}: {name} is {values[name]!r} and must be of type {wanted.__name__}; mend it"
+            )
+    for name in ("trained_on", "notes", "measured"):
         values[name] = tuple(values.get(name, ()))
     return Card(**values)

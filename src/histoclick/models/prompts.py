@@ -1,8 +1,18 @@
-"""What every family checks about a prompt before it looks at it."""
+"""What every family checks about an image and a prompt before it looks at them."""
 
 from __future__ import annotations
 
-from histoclick.types import Prompt
+import numpy as np
+
+from histoclick.types import RGB8, Prompt
+
+
+def check_image(image: RGB8) -> None:
+    """Raise ``ValueError`` for anything but (H, W, 3) uint8: floats would give a wrong mask."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"an image of shape {image.shape} and type {image.dtype}; give (H, W, 3) uint8 RGB"
+        )
 
 
 def check_prompt(prompt: Prompt, shape: tuple[int, int], *, boxes: bool) -> None:

@@ -60,14 +60,21 @@ def folders() -> dict[str, Path]:
     return found
 
 
-def cards() -> list[Card]:
-    """Cards of all known models."""
-    return [read_card(folder) for folder in folders().values()]
+def cards() -> dict[str, Card | HistoclickError]:
+    """Cards of all known models by id; of a damaged one, what is wrong with it."""
+    found: dict[str, Card | HistoclickError] = {}
+    for id_ in folders():
+        try:
+            found[id_] = find(id_)[0]
+        except HistoclickError as error:
+            found[id_] = error
+    return found
 
 
 def default_id() -> str:
     """The built-in model that is used when none is named."""
-    return next(card.id for card in cards() if card.default)
+    shipped = (read_card(path.parent) for path in sorted(BUILTIN.glob("*/card.toml")))
+    return next(card.id for card in shipped if card.default)
 
 
 def find(id_or_folder: str | Path) -> tuple[Card, Path]:
@@ -76,7 +83,7 @@ def find(id_or_folder: str | Path) -> tuple[Card, Path]:
     Raises ``HistoclickError`` for an unknown name, listing the known ones.
     """
     name = str(id_or_folder)
-    if isinstance(id_or_folder, Path) or os.sep in name or name in (".", ".."):
+    if isinstance(id_or_folder, Path) or "/" in name or os.sep in name or name in (".", ".."):
         folder = Path(id_or_folder)
         if not folder.is_dir():
             raise HistoclickError(f"{folder}: no such model folder")
@@ -87,7 +94,12 @@ def find(id_or_folder: str | Path) -> tuple[Card, Path]:
             f"unknown model '{name}'; known: {', '.join(known)} (a folder is given as a path, such "
             f"as ./{name})"
         )
-    return read_card(known[name]), known[name]
+    card = read_card(known[name])
+    if card.id != name:
+        raise HistoclickError(
+            f"{known[name]}: the card says '{card.id}'; give folder and card the same name"
+        )
+    return card, known[name]
 
 
 def load(id_or_folder: str | Path | None = None, *, device: str = "cpu") -> Segmenter:
@@ -97,8 +109,7 @@ def load(id_or_folder: str | Path | None = None, *, device: str = "cpu") -> Segm
     an unknown model, a damaged folder, or weights that are not those of the card.
     """
     card, folder = find(default_id() if id_or_folder is None else id_or_folder)
-    if card.sha256:
-        _verify(card, folder)
+    _verify(card, folder)
     return _family(card.family).load(card, folder, device)
 
 
@@ -119,7 +130,12 @@ def import_model(file: Path, family: str, id_: str) -> Path:
         raise HistoclickError(
             f"family '{family}' has no files to import; importable: {', '.join(importable)}"
         )
-    home().mkdir(parents=True, exist_ok=True)
+    try:
+        home().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HistoclickError(
+            f"{home()}: cannot be made ({error.strerror}); set HISTOCLICK_HOME to a folder of yours"
+        ) from None
     with tempfile.TemporaryDirectory(prefix=".import-", dir=home()) as partial:
         folder = Path(partial) / id_
         folder.mkdir()
@@ -139,6 +155,8 @@ def _verify(card: Card, folder: Path) -> None:
     from histoclick.models.weights import sha256
 
     path = folder / "weights.safetensors"
+    if not card.sha256 and not path.exists():
+        return  # a model without weights
     if not path.is_file():
         raise HistoclickError(f"{folder}: weights.safetensors is missing; import the model again")
     if sha256(path) != card.sha256:

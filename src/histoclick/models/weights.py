@@ -100,6 +100,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial)
+        partial.chmod(0o644)  # else only the owner could use the model
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -125,7 +126,11 @@ def _read_pickle(path: Path) -> Any:
 
 
 def _damaged(path: Path, reason: str) -> HistoclickError:
-    first = next(iter(reason.splitlines()), "it ends too early")
+    first = next(iter(reason.splitlines()), "it ends too early").split(". ")[0]
+    if "TorchScript" in reason:
+        return HistoclickError(
+            f"{path} is a TorchScript archive, which holds code; save its state_dict instead"
+        )
     return HistoclickError(f"{path} is damaged or no weight file ({first}); fetch it again")
 
 

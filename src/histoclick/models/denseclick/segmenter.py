@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,9 +15,10 @@ from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
 from histoclick.models.denseclick.network import MULTIPLE, DenseClickNet, Pyramid
 from histoclick.models.denseclick.prompt import STRIDE
-from histoclick.models.prompts import check_prompt
-from histoclick.models.weights import check_keys
-from histoclick.types import RGB8, Prediction, Prompt
+from histoclick.models.device import finish
+from histoclick.models.prompts import check_image, check_prompt
+from histoclick.models.weights import check_keys, read_state_dict, shapes
+from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class DenseClickSegmenter:
     @torch.inference_mode()
     def encode(self, image: RGB8) -> DenseClickEncoded:
         """Run the trunk. ``image``: (H, W, 3) uint8 RGB."""
+        check_image(image)
         height, width = image.shape[:2]
         resized = fit(height, width, self._input_size)
         shrinks = resized[0] < height
@@ -59,7 +60,9 @@ class DenseClickSegmenter:
         batch = torch.from_numpy(padded).to(self._device).permute(2, 0, 1)[None]
         batch = (batch.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         frame = Frame.resized(height, width, *resized)
-        return DenseClickEncoded(self._net.encode(batch), (height, width), resized, frame)
+        pyramid = self._net.encode(batch)
+        finish(self._device)
+        return DenseClickEncoded(pyramid, (height, width), resized, frame)
 
     @torch.inference_mode()
     def predict(
@@ -88,12 +91,13 @@ class DenseClickSegmenter:
 
 def load(card: Card, folder: Path, device: str) -> DenseClickSegmenter:
     """Build the network of a model folder and fill it, every key checked."""
+    if card.input_size < MULTIPLE:
+        raise HistoclickError(
+            f"{folder}: input_size is {card.input_size}; it must be {MULTIPLE} up"
+        )
     net = DenseClickNet(norm=False)
-    state = {key: value.float() for key, value in load_file(folder / "weights.safetensors").items()}
-    check_keys(
-        {key: tuple(value.shape) for key, value in state.items()},
-        {key: tuple(value.shape) for key, value in net.state_dict().items()},
-        f"{folder}/weights.safetensors",
-    )
+    file = folder / "weights.safetensors"
+    state = {key: value.float() for key, value in read_state_dict(file).items()}
+    check_keys(shapes(state), shapes(net.state_dict()), str(file))
     net.load_state_dict(state)
     return DenseClickSegmenter(net, card.input_size, device)

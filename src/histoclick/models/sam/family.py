@@ -5,18 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from histoclick.models.card import Card
-from histoclick.models.sam.network import INPUT_PX, build, expected_shapes, recognise
+from histoclick.models.sam.network import (
+    INPUT_PX,
+    VARIANTS,
+    build,
+    expected_shapes,
+    recognise,
+)
 from histoclick.models.sam.segmenter import SamSegmenter
-from histoclick.models.weights import check_keys, read_state_dict, sha256, write_safetensors
+from histoclick.models.weights import (
+    check_keys,
+    read_state_dict,
+    sha256,
+    shapes,
+    write_safetensors,
+)
 from histoclick.types import HistoclickError
 
 
 def load(card: Card, folder: Path, device: str) -> SamSegmenter:
     """The segmenter of a model folder, whose weights stand under their official names."""
+    if card.architecture not in VARIANTS:
+        raise HistoclickError(
+            f"{folder}: unknown architecture '{card.architecture}'; known: {', '.join(VARIANTS)}"
+        )
     file = folder / "weights.safetensors"
     state = read_state_dict(file)
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    check_keys(shapes, expected_shapes(card.architecture), str(file))
+    check_keys(shapes(state), expected_shapes(card.architecture), str(file))
     return SamSegmenter(build(card.architecture, state), device=device)
 
 
@@ -29,8 +44,7 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
             f"{file}: not a SAM checkpoint (ViT-B, ViT-L or ViT-H): its keys are others; give the "
             "official sam_vit_*.pth, or name the right --family"
         )
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    check_keys(shapes, expected_shapes(variant), str(file))
+    check_keys(shapes(state), expected_shapes(variant), str(file))
     weights = folder / "weights.safetensors"
     write_safetensors(state, weights)
     return Card(

@@ -90,8 +90,11 @@ def _relative(table: Tensor, size: int) -> Tensor:
     return table[places[:, None] - places + size - 1]
 
 
-def assemble(encoder: Encoder, input_px: int = INPUT_PX) -> SamModel:
-    """The whole network around ``encoder``, with random weights."""
+def assemble(encoder: Encoder, input_px: int = INPUT_PX, *, fast: bool = True) -> SamModel:
+    """The whole network around ``encoder``, with random weights.
+
+    ``fast=False`` keeps transformers' own attention, for comparing with it.
+    """
     config = SamConfig(
         vision_config=SamVisionConfig(
             hidden_size=encoder.width,
@@ -106,8 +109,9 @@ def assemble(encoder: Encoder, input_px: int = INPUT_PX) -> SamModel:
         attn_implementation="sdpa",
     )
     model = SamModel(config)
-    for layer in model.vision_encoder.layers:
-        layer.attn = Attention(layer.attn)
+    if fast:
+        for layer in model.vision_encoder.layers:
+            layer.attn = Attention(layer.attn)
     # a parameter here, a buffer in the reference: no scenario trains it
     model.shared_image_embedding.positional_embedding.requires_grad_(False)
     return model

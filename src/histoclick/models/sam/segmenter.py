@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from transformers import SamModel
 
 from histoclick.geometry import fit
-from histoclick.models.prompts import check_prompt
+from histoclick.models.device import finish
+from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.sam.network import decode
 from histoclick.types import RGB8, Prediction, Prompt
 
@@ -62,11 +63,11 @@ class SamSegmenter:
     @torch.inference_mode()
     def encode(self, image: RGB8) -> SamEncoded:
         """``image``: (H, W, 3) uint8 RGB."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"want (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
+        check_image(image)
         resized = resize_longest(image, self.input_px)
         pixels = normalise(resized, self.input_px).to(self.device, self.dtype)
         embedding = self.model.vision_encoder(pixels)[0].float()
+        finish(self.device)
         return SamEncoded(
             embedding, (image.shape[0], image.shape[1]), (resized.shape[0], resized.shape[1])
         )
