@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SERVE ?= 0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow lint format docs bench clean

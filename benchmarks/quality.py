@@ -58,7 +58,7 @@ def main() -> None:
     runs, lines = [], []
     for folder in (folder for folder in found if folder.name == options.split):
         for model in options.models:
-            run = options.out / folder.parent.name / model
+            run = options.out / folder.parent.name / Path(model).name
             run_evaluation(model, open_patch_set(folder), run, device="cpu")
             runs.append(run)
             if model == options.write_card:

@@ -45,7 +45,7 @@ def test_evaluate_and_report(run, patch_set: PatchSet, tmp_path: Path) -> None:
     for model in ("histoclick-tiny", "discs"):
         done = run("evaluate", "--model", model, "--out", tmp_path / model, *arguments)
         assert done.code == 0, done.err
-        assert len(pd.read_parquet(tmp_path / model / "clicks.parquet")) == 15
+        assert pd.read_parquet(tmp_path / model / "clicks.parquet")["patch"].nunique() == 5
     told = run(
         "report", tmp_path / "histoclick-tiny", tmp_path / "discs", "--out", tmp_path / "page",
         "--baseline", tmp_path / "discs",
@@ -98,6 +98,10 @@ def test_doctor(run) -> None:
         (["models", "import", "x.pth", "--family", "sam", "--id", "mine"], "x.pth"),
         (["models", "import", "x.pth", "--family", "yolo", "--id", "mine"], "known:"),
         (["annotato"], "annotato"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--limit", "-3"], "--limit"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--device", "meta"], "device 'meta'"),
+        (["evaluate", "--data", "{set}", "--out", "{set}/patches.parquet"], "patches.parquet"),
+        (["demo", "--out", "{set}/patches.parquet"], "patches.parquet"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_two(

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,92 @@ def test_pictures_and_predictions(patch_set: PatchSet, tmp_path: Path) -> None:
         assert strip["shown"].tolist() == [1, 2, 3, 4]
         assert strip["masks"].shape == (4, 64, 64)
     assert len(list((tmp_path / "run/predictions").glob("*.png"))) == 5
+
+
+class Perfect(FakeSegmenter):
+    """Knows the answer: everything dark."""
+
+    def encode(self, image: np.ndarray) -> Any:
+        return image[..., 1] < 128
+
+    def predict(
+        self, encoded: Any, prompt: Prompt, previous: Prediction | None = None
+    ) -> Prediction:
+        return Prediction(np.where(encoded, 1, -1).astype(np.float32))
+
+
+def test_nobody_clicks_on_a_perfect_mask(patch_set: PatchSet, tmp_path: Path) -> None:
+    records = run(patch_set, tmp_path / "run", segmenter=Perfect(), predictions=True)
+    assert records["click"].tolist() == [1] * 5
+    assert (records["iou"] == 1).all()
+    assert len(list((tmp_path / "run/predictions").glob("*.png"))) == 5
+
+
+def test_pictures_asked_for_later_are_made(patch_set: PatchSet, tmp_path: Path) -> None:
+    before = run(patch_set, tmp_path / "run", strips=0)
+    after = run(patch_set, tmp_path / "run", strips=2, predictions=True)
+    pd.testing.assert_frame_equal(after, before)
+    assert len(list((tmp_path / "run/predictions").glob("*.png"))) == 5
+    assert len(list((tmp_path / "run/strips").glob("*.npz"))) == 2
+
+
+def test_other_targets_need_no_other_clicks(patch_set: PatchSet, tmp_path: Path) -> None:
+    before = run(patch_set, tmp_path / "run")
+    other = Protocol(max_clicks=4, targets=(0.9, 0.7, 0.9))
+    pd.testing.assert_frame_equal(run(patch_set, tmp_path / "run", protocol=other), before)
+    card = tomllib.loads((tmp_path / "run/run.toml").read_text())
+    assert card["protocol"]["targets"] == [0.7, 0.9]
+
+
+def test_a_run_is_not_continued_on_another_device(patch_set: PatchSet, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(patch_set, tmp_path / "run", segmenter=Interrupting(10), machine={"device": "cpu"})
+    with pytest.raises(HistoclickError, match=r"another machine \(device: 'cpu', now 'cuda'"):
+        run(patch_set, tmp_path / "run", machine={"device": "cuda"})
+
+
+def test_an_interrupt_while_files_are_renamed(
+    patch_set: PatchSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The n-th rename of a run never happens; whichever it is, the same command goes on."""
+    whole = run(patch_set, tmp_path / "whole", predictions=True)
+    rename = Path.replace
+    for broken in range(14):
+        left = [broken]
+
+        def interrupted(self: Path, target: Path, left: list[int] = left) -> Path:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return rename(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", interrupted)
+            with contextlib.suppress(KeyboardInterrupt):
+                run(patch_set, tmp_path / f"cut{broken}", predictions=True)
+        again = run(patch_set, tmp_path / f"cut{broken}", predictions=True)
+        pd.testing.assert_frame_equal(without_times(again), without_times(whole))
+    assert left[0] >= 0, "more renames than this test breaks"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("clicks.parquet", b"PAR1", "damaged"),
+        ("run.toml", b"\xff\xfe", "no protocol card"),
+        ("run.toml", b"protocol = 3", "no protocol card"),
+        ("clicks.jsonl", b"[1]\n", "line 1 is damaged"),
+    ],
+)
+def test_damaged_runs(
+    patch_set: PatchSet, tmp_path: Path, file: str, content: bytes, sentence: str
+) -> None:
+    run(patch_set, tmp_path / "run")
+    if file == "clicks.jsonl":
+        (tmp_path / "run/clicks.parquet").unlink()
+    (tmp_path / "run" / file).write_bytes(content)
+    with pytest.raises(HistoclickError, match=sentence):
+        run(patch_set, tmp_path / "run")
 
 
 def test_the_journal_is_one_line_a_patch(patch_set: PatchSet, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -135,6 +137,43 @@ def test_bad_patches_are_told_in_one_sentence(
     assert "\n" not in str(told.value)
     if case not in ("no images folder", "broken manifest"):
         assert "p02" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (pd.DataFrame({"id": ["p00", "p01"], "slide": ["a", None]}), "without id or slide"),
+        (pd.DataFrame({"id": [], "slide": []}), "lists no patch"),
+        (pd.DataFrame({"id": ["p00", "../p01"]}), "has no image"),
+        (pd.DataFrame({"name": ["p00"]}), "column 'id'"),
+    ],
+)
+def test_bad_manifests(patch_set: PatchSet, table: pd.DataFrame, sentence: str) -> None:
+    table.to_parquet(patch_set.folder / "patches.parquet")
+    with pytest.raises(HistoclickError, match=sentence):
+        open_patch_set(patch_set.folder)
+
+
+def test_other_patches_are_not_overwritten(patch_set: PatchSet) -> None:
+    with pytest.raises(HistoclickError, match="holds other patches"):
+        write_patch_set(make_samples(2), patch_set.folder)
+    assert len(open_patch_set(patch_set.folder)) == 5
+
+
+def test_accents_are_one_name_however_they_are_stored(tmp_path: Path) -> None:
+    sample = replace(make_samples(1)[0], id="gru\u0308n")
+    folder = write_patch_set([sample], tmp_path).folder
+    (folder / "patches.parquet").unlink()
+    (folder / "masks/gru\u0308n.png").rename(folder / "masks/gr\u00fcn.png")
+    assert [patch.id for patch in open_patch_set(folder)] == ["gr\u00fcn"]
+
+
+def test_images_of_another_kind_are_named(tmp_path: Path) -> None:
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "images/a.tif").write_bytes(b"")
+    with pytest.raises(HistoclickError, match=r"only \.tif files"):
+        open_patch_set(tmp_path)
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:

@@ -143,6 +143,15 @@ def test_prompts_that_make_no_sense(segmenter: DenseClickSegmenter) -> None:
         segmenter.predict(encoded, Prompt((Click(1, 1),), Box(0, 0, 5, 5)))
 
 
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)],
+)
+def test_images_of_another_type(segmenter: DenseClickSegmenter, image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        segmenter.encode(image)
+
+
 def test_encoding_is_the_same_for_every_resize_of_a_flat_image(
     segmenter: DenseClickSegmenter,
 ) -> None:

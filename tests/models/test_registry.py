@@ -30,7 +30,8 @@ def test_every_built_in_model_segments(id_: str) -> None:
 
 
 def test_there_is_one_default() -> None:
-    assert [card.default for card in registry.cards()].count(True) == 1
+    shipped = [read_card(path.parent) for path in registry.BUILTIN.glob("*/card.toml")]
+    assert [card.default for card in shipped].count(True) == 1
 
 
 def test_built_in_models_are_small_enough_to_ship() -> None:
@@ -96,6 +97,46 @@ def test_weights_that_are_not_the_card_s(tmp_path: Path) -> None:
         file.write(b"\x7f")
     with pytest.raises(HistoclickError, match="SHA-256 differs"):
         histoclick.load(tmp_path)
+
+
+def test_weights_without_checksum_are_not_trusted(tmp_path: Path) -> None:
+    CARD.write(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"whatever")
+    with pytest.raises(HistoclickError, match="SHA-256"):
+        histoclick.load(tmp_path)
+
+
+def test_a_damaged_model_does_not_hide_the_others(home: Path) -> None:
+    (home / "broken").mkdir(parents=True)
+    (home / "broken/card.toml").write_text("[")
+    renamed = home / "renamed"
+    renamed.mkdir()
+    CARD.write(renamed)
+    found = registry.cards()
+    assert isinstance(found["broken"], HistoclickError)
+    assert isinstance(found["renamed"], HistoclickError)
+    assert isinstance(found["discs"], Card)
+    assert registry.default_id() in found
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"), [('id = "y"', "Cannot overwrite"), ("input_size = '448'", "type int")]
+)
+def test_card_values_of_the_wrong_type(tmp_path: Path, change: str, sentence: str) -> None:
+    CARD.write(tmp_path)
+    text = (tmp_path / "card.toml").read_text()
+    if change.startswith("input_size"):
+        text = "\n".join(line for line in text.splitlines() if not line.startswith("input_size"))
+    (tmp_path / "card.toml").write_text(change + "\n" + text)
+    with pytest.raises(HistoclickError, match=sentence):
+        read_card(tmp_path)
+
+
+def test_an_unwritable_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HISTOCLICK_HOME", str(tmp_path / "file"))
+    with pytest.raises(HistoclickError, match="HISTOCLICK_HOME"):
+        registry.import_model(tmp_path / "x.pth", "sam", "mine")
 
 
 def test_ids_that_cannot_be_imported(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ SHOWN_CLICKS = (1, 5, 20)
 HARDEST = 10
 INTERVALS = (
     "In square brackets: 95 % confidence intervals, bias corrected and accelerated bootstrap over "
-    f"slides, {metrics.RESAMPLES:,} resamples."
+    f"slides (over patches where slides are not named), {metrics.RESAMPLES:,} resamples."
 )
 
 

@@ -41,7 +41,7 @@ Pairs = list[tuple[RGB8, Labels]]
 CROP = 256
 IMAGES, USERS = 8, 3  # crops per step, simulated users per crop
 LONG_SIDE = (256, 640)  # px an image's longer side may be scaled to before cropping
-MAX_CLICKS = 10
+MAX_CLICKS = 14
 EMA = 0.998
 
 
@@ -89,7 +89,7 @@ def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
             start.append(objects.corrupt(target, rng) if wrong else np.zeros_like(target))
         images.append(augment.appearance(image, rng))
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    clicks = min(int(rng.geometric(0.3)), MAX_CLICKS)
+    clicks = min(int(rng.geometric(0.22)), MAX_CLICKS)
     return Batch(to_input(stacked), np.stack(targets), np.stack(start), clicks)
 
 
