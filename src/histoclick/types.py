@@ -8,6 +8,7 @@ inside numpy indexing (``array[y, x]``).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -77,6 +78,15 @@ class Prediction:
         """(H, W) bool."""
         return self.logits > 0
 
+    @classmethod
+    def of_mask(cls, mask: Mask, confidence: float = 16.0) -> Prediction:
+        """A mask that no segmenter made, to start from: logits of plus or minus ``confidence``.
+
+        ``mask``: (H, W) bool. Its ``memory`` is ``None``, which tells a family that what it keeps
+        between clicks has to be made from the logits.
+        """
+        return cls(np.where(mask, np.float32(confidence), np.float32(-confidence)))
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -114,9 +124,31 @@ class Segmenter(Protocol):
     ) -> Prediction:
         """The mask after ``prompt``; ``previous`` is the answer before its last click.
 
-        ``previous=None`` means the first interaction. Raises ``ValueError`` for a prompt without
+        ``previous=None`` means the first interaction; a ``previous`` without memory is a mask from
+        elsewhere (``Prediction.of_mask``), from which this one goes on. Raises ``ValueError`` for a prompt without
         any click and box, or with a click outside the image.
         """
+        ...
+
+
+@runtime_checkable
+class BatchSegmenter(Segmenter, Protocol):
+    """A click model that answers many users at once: what accelerators are good at.
+
+    Item i of every answer is what the call for one would have given, up to rounding.
+    """
+
+    def encode_batch(self, images: Sequence[RGB8]) -> list[Any]:
+        """``encode`` of every image; sizes may differ."""
+        ...
+
+    def predict_batch(
+        self,
+        encoded: Sequence[Any],
+        prompts: Sequence[Prompt],
+        previous: Sequence[Prediction | None],
+    ) -> list[Prediction]:
+        """``predict`` of every user; numbers of clicks may differ."""
         ...
 
 
