@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fakes import FakeEncoded, FakeSegmenter, make_samples
 from histoclick.clicks import next_click
-from histoclick.evaluate import COLUMNS, Protocol, evaluate
+from histoclick.evaluate import Protocol, evaluate
 from histoclick.patches import PatchSet, write_patch_set
+from histoclick.records import COLUMNS
 from histoclick.trajectory import trajectory
 from histoclick.types import HistoclickError, Prediction, Prompt
 

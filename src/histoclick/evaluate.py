@@ -1,36 +1,33 @@
 """Evaluate a model on a patch set: simulated clicks in, click records out.
 
-A run is a folder (see ``docs/formats.md``). While it is under way, finished patches stand in
-``clicks.jsonl``, one line each, forced to disk; a torn last line is what an interruption leaves and
-is done again. When all are there they become ``clicks.parquet``. Starting an interrupted run again
-continues it and ends with the records an uninterrupted run would have made.
+A run is a folder (see ``docs/formats.md``). While it is under way, finished patches stand in its
+journal, forced to disk one by one. When all are there they become the table. Starting an
+interrupted run again continues it and ends with the records an uninterrupted run would have made,
+whoever does the work and however many patches are clicked on at once.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import tomli_w
 from PIL import Image
 
+from histoclick import records
+from histoclick.clicks import SimulatedUser
+from histoclick.crew import Alone, Crew
 from histoclick.patches import Patch, PatchSet
-from histoclick.trajectory import Step, trajectory
-from histoclick.types import HistoclickError, Mask, Sample, Segmenter
+from histoclick.records import Finished, Row
+from histoclick.starts import Start
+from histoclick.trajectory import Step, lockstep, trajectory
+from histoclick.types import BatchSegmenter, HistoclickError, Mask, Sample, Segmenter
 
-COLUMNS = {
-    "model": "str", "dataset": "str", "patch": "str", "slide": "str", "click": "int32",
-    "x": "float64", "y": "float64", "positive": "bool", "iou": "float64", "seconds": "float64",
-    "encode_seconds": "float64",
-}  # fmt: skip
 SHOWN_CLICKS = (1, 2, 3, 5, 10, 20)  # of the qualitative strips (Fig. 4)
+TIMED = 10  # patches that are clicked on one by one for their seconds, where others go in batches
+NOTHING = "nothing"  # what a user starts from unless told otherwise
 
 
 @dataclass(frozen=True)
@@ -39,9 +36,8 @@ class Protocol:
 
     max_clicks: int = 20
     targets: tuple[float, ...] = (0.80, 0.85, 0.90)
-    click_rule: str = "deepest point of the larger error (Xu et al. 2016)"
-    tta: str = "none"
-    zoom: str = "none"
+    user: SimulatedUser = field(default_factory=SimulatedUser)
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(sorted(set(self.targets))))
@@ -52,15 +48,46 @@ class Protocol:
                 f"targets are {list(self.targets)}; give IoU values above 0 and up to 1, as in 0.85"
             )
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As the protocol card holds them."""
+        return {
+            "max_clicks": self.max_clicks,
+            "targets": list(self.targets),
+            "click_rule": self.user.described,
+            "start": self.start.described if self.start else NOTHING,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """Patches to be clicked on together, and what to keep of them besides the records."""
+
+    patches: tuple[Patch, ...]
+    protocol: Protocol
+    shown: frozenset[str]
+    predictions: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished patch. ``shown``: masks (H, W) bool after some clicks, if pictures are wanted;
+    ``last``: the mask after the last click, if it is."""
+
+    finished: Finished
+    shown: dict[int, Mask]
+    last: Mask | None
+
 
 def evaluate(
-    segmenter: Segmenter,
+    segmenter: Segmenter | Crew,
     patches: PatchSet,
     out: Path,
     *,
     model: dict[str, Any],
     machine: dict[str, Any],
     protocol: Protocol | None = None,
+    batch: int = 1,
     strips: int = 6,
     predictions: bool = False,
     checked: Callable[[], object] = lambda: None,
@@ -69,56 +96,104 @@ def evaluate(
     """Simulate a user on every patch and write the run folder ``out``.
 
     ``model``: its card as plain values, at least ``id`` and ``sha256``. ``machine``: what ran it.
-    ``strips``: of how many patches, evenly spread over the set, the masks after selected clicks are
-    kept for pictures. ``predictions``: keep the last mask of every patch as PNG. ``checked`` is
-    called when a patch was found readable, ``done`` when it is finished. Returns ``out``.
+    ``batch``: patches clicked on at once, if the model can (``BatchSegmenter``); seconds are then
+    measured on ``TIMED`` patches, evenly spread and one by one, and NaN elsewhere. ``strips``: of
+    how many patches, evenly spread over the set, the masks after selected clicks are kept for
+    pictures. ``predictions``: keep the last mask of every patch as PNG. ``checked`` is called when
+    a patch was found readable, ``done`` when it is finished. Returns ``out``.
 
     Raises ``HistoclickError`` for a bad patch, or when ``out`` holds a run with another card.
     """
     protocol = protocol or Protocol()
+    if batch < 1:
+        raise HistoclickError(f"the batch is {batch} patches; give at least 1")
     if not out.exists():
         out.mkdir(parents=True)  # before all patches are read: a bad path is told at once
-    card = {
-        "schema": 1,
-        "model_id": model["id"],
-        "protocol": asdict(protocol) | {"targets": list(protocol.targets)},
-        "model": model,
-        "data": {
-            "name": patches.name,
-            "patches": len(patches),
-            "slides": len({patch.slide for patch in patches}) if patches.has_slides else 0,
-            "sha256": patches.check(checked),
-        },
-        "machine": machine,
+    crew = segmenter if isinstance(segmenter, Crew) else Alone(segmenter)
+    data = {
+        "name": patches.name,
+        "patches": len(patches),
+        "slides": len({patch.slide for patch in patches}) if patches.has_slides else 0,
+        "sha256": patches.check(checked),
     }
-    _open_run(out, card)
-    shown = _spread(patches, strips)
-    finished = _finished(out)
+    card = {"schema": 1, "model_id": model["id"], "protocol": protocol.facts, "model": model}
+    card |= {"data": data, "inference": next(crew.map(_settings, [None]))}
+    _open_run(out, card | {"machine": machine | {"batch": batch}})
+    shown = frozenset(_spread(patches, strips))
+    finished = _finished(out, patches)
+    todo = []
     for patch in patches:
-        wanted = [out / "strips" / f"{patch.id}.npz"] if patch in shown else []
+        wanted = [out / "strips" / f"{patch.id}.npz"] if patch.id in shown else []
         wanted += [out / "predictions" / f"{patch.id}.png"] if predictions else []
-        resumed = patch.id in finished and all(path.exists() for path in wanted)
-        if not resumed:
-            sample = patch.read()
-            rows, masks = [], {}
-            for number, step in enumerate(trajectory(segmenter, sample, protocol.max_clicks), 1):
-                rows.append(_row(number, step))
-                last = step.prediction.mask
-                if number in SHOWN_CLICKS:
-                    masks[number] = last
-            if patch in shown:
-                _write_strip(out, sample, masks | {len(rows): last})
-            if predictions:
-                _write_prediction(out, sample.id, last)
+        if patch.id in finished and all(path.exists() for path in wanted):
+            done(patch.id, True)
+        else:
+            todo.append(patch)
+    timed = frozenset(_spread(patches, TIMED))
+    by_id = {patch.id: patch for patch in todo}
+    tasks = [Task(part, protocol, shown, predictions) for part in _parts(todo, batch, timed)]
+    for outcomes in crew.map(click_through, tasks):
+        for outcome in outcomes:
+            patch = by_id[outcome.finished.patch]
+            if outcome.shown:
+                _write_strip(out, patch.read(), outcome.shown)
+            if outcome.last is not None:
+                _write_prediction(out, patch.id, outcome.last)
             if patch.id not in finished:
-                _append(out, patch, rows)
-                finished[patch.id] = rows
-        done(patch.id, resumed)
-    _close_run(out, model["id"], patches, finished)
+                records.append(out, outcome.finished)
+                finished[patch.id] = outcome.finished
+            done(patch.id, False)
+    about = {"model": model["id"], "dataset": patches.name}
+    rows = [
+        about | {"patch": patch.id, "slide": patch.slide} | row
+        for patch in patches
+        for row in finished[patch.id].rows
+    ]
+    records.write_table(out, rows)
     return out
 
 
-def _row(number: int, step: Step) -> dict[str, Any]:
+def click_through(segmenter: Segmenter, task: Task) -> list[Outcome]:
+    """Click on the patches of one task to the end. Reads files, writes none."""
+    samples = [patch.read() for patch in task.patches]
+    steps: list[list[Row]] = [[] for _ in samples]
+    shown: list[dict[int, Mask]] = [{} for _ in samples]
+    last: list[Mask] = [sample.mask for sample in samples]
+    for i, step in _steps(segmenter, samples, task.protocol):
+        steps[i].append(_row(len(steps[i]) + 1, step))
+        last[i] = step.prediction.mask
+        if samples[i].id in task.shown and len(steps[i]) in SHOWN_CLICKS:
+            shown[i][len(steps[i])] = last[i]
+    return [
+        Outcome(
+            Finished(sample.id, sample.slide, rows),
+            kept | {len(rows): end} if sample.id in task.shown else {},
+            end if task.predictions else None,
+        )
+        for sample, rows, kept, end in zip(samples, steps, shown, last, strict=True)
+    ]
+
+
+def _steps(
+    segmenter: Segmenter, samples: list[Sample], protocol: Protocol
+) -> Iterator[tuple[int, Step]]:
+    """All steps on all samples: together if there are several and the model can."""
+    rules = protocol.max_clicks, protocol.user
+    starts = [protocol.start.mask(sample) if protocol.start else None for sample in samples]
+    if len(samples) > 1 and isinstance(segmenter, BatchSegmenter):
+        yield from lockstep(segmenter, samples, *rules, starts)
+        return
+    for i, (sample, start) in enumerate(zip(samples, starts, strict=True)):
+        for step in trajectory(segmenter, sample, *rules, start):
+            yield i, step
+
+
+def _settings(segmenter: Segmenter, _: None) -> dict[str, Any]:
+    """How a segmenter predicts, if it says so: what else a protocol card has to hold."""
+    return {"tta": "none", "zoom": "none"} | dict(getattr(segmenter, "settings", {}))
+
+
+def _row(number: int, step: Step) -> Row:
     """One line of the table; model, dataset, patch and slide are added at the end."""
     return {
         "click": number,
@@ -126,112 +201,79 @@ def _row(number: int, step: Step) -> dict[str, Any]:
         "y": float(step.click.y),
         "positive": step.click.positive,
         "iou": step.iou,
+        "flipped": step.flipped,
+        "far_flipped": step.far_flipped,
         "seconds": step.seconds,
         "encode_seconds": step.encode_seconds,
     }
 
 
+def _parts(todo: list[Patch], batch: int, timed: frozenset[str]) -> Iterator[tuple[Patch, ...]]:
+    """Patches to be clicked on together: one by one those that are timed, then batches."""
+    alone = [patch for patch in todo if batch == 1 or patch.id in timed]
+    together = [patch for patch in todo if patch not in alone]
+    yield from ((patch,) for patch in alone)
+    for first in range(0, len(together), batch):
+        yield tuple(together[first : first + batch])
+
+
 def _open_run(out: Path, card: dict[str, Any]) -> None:
     """Write the protocol card, or make sure the one that is there says the same."""
-    path = out / "run.toml"
-    if path.exists():
-        old = _read_card(path)
-        same = {
-            "protocol": ("click_rule", "max_clicks", "tta", "zoom"),  # targets only name columns
-            "model": ("id", "sha256"),
-            "data": ("name", "patches", "sha256"),
-            # A finished run may be opened anywhere; one run must not mix two machines' seconds.
-            "machine": () if (out / "clicks.parquet").exists() else ("device", "threads"),
-        }
-        for part, keys in same.items():
-            for key in keys:
-                known, asked = old[part].get(key), card[part].get(key)
-                if known != asked:
-                    raise HistoclickError(
-                        f"{out}: holds a run with another {part} ({key}: {known!r}, now "
-                        f"{asked!r}); choose another --out or delete the folder"
-                    )
-        if old["protocol"].get("targets") == card["protocol"]["targets"]:
-            return
-        card = old | {"protocol": card["protocol"]}
-    elif any(file.name != "run.toml.partial" for file in out.iterdir()):
-        raise HistoclickError(f"{out}: is not empty and holds no run; choose another --out")
-    _replace(path, tomli_w.dumps(card).encode())
-
-
-def _read_card(path: Path) -> dict[str, dict[str, Any]]:
-    """The card of a run that is there, with all its parts."""
-    try:
-        card = tomllib.loads(path.read_text(encoding="utf-8"))
-        parts = {part: dict(card[part]) for part in ("protocol", "model", "data", "machine")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise HistoclickError(f"{path}: no protocol card ({error}); choose another --out") from None
-    return card | parts
-
-
-def _finished(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """Patches already done, from the table of a complete run or from the journal."""
-    table = out / "clicks.parquet"
-    if table.exists():
-        columns = [name for name in COLUMNS if name not in ("model", "dataset", "patch", "slide")]
-        try:
-            records = pd.read_parquet(table)
-            return {
-                str(id_): rows[columns].to_dict("records")  # type: ignore[misc]
-                for id_, rows in records.groupby("patch", sort=False)
-            }
-        except (OSError, ValueError, KeyError):
+    if not (out / records.CARD).exists():
+        if any(file.name != f"{records.CARD}.partial" for file in out.iterdir()):
+            raise HistoclickError(f"{out}: is not empty and holds no run; choose another --out")
+        records.write_card(out, card)
+        return
+    old = records.read_card(out)
+    same: dict[str, tuple[str, ...]] = {
+        "protocol": ("click_rule", "max_clicks", "start"),  # targets only name columns
+        "model": ("id", "sha256"),
+        "data": ("name", "patches", "sha256"),
+        "inference": tuple(card["inference"]),
+        # A finished run may be opened anywhere; one run must not mix two machines' seconds.
+        "machine": ("device", "threads", "workers", "batch"),
+    }
+    if (out / records.TABLE).exists():
+        same["machine"] = ()
+    for part, keys in same.items():
+        if not isinstance(old.get(part), dict):
             raise HistoclickError(
-                f"{table}: damaged; delete the run folder and evaluate again"
-            ) from None
-    finished = {}
-    path = out / "clicks.jsonl"
-    if path.exists():
-        whole, _, torn = path.read_bytes().rpartition(b"\n")
-        if torn:  # the interruption cut this line; drop it before anything is appended to it
-            _replace(path, whole + b"\n" if whole else b"")
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                entry = json.loads(line)
-                finished[entry["patch"]] = entry["clicks"]
-            except (ValueError, KeyError, TypeError):
+                f"{out / records.CARD}: no protocol card (no [{part}]); choose another --out"
+            )
+        for key in keys:
+            known, asked = old[part].get(key), card[part].get(key)
+            if known != asked:
                 raise HistoclickError(
-                    f"{path}: line {number} is damaged; delete it and evaluate again"
-                ) from None
-    return finished
+                    f"{out}: holds a run with another {part} ({key}: {known!r}, now "
+                    f"{asked!r}); choose another --out or delete the folder"
+                )
+    if old["protocol"].get("targets") != card["protocol"]["targets"]:
+        records.write_card(out, old | {"protocol": card["protocol"]})
 
 
-def _append(out: Path, patch: Patch, rows: list[dict[str, Any]]) -> None:
-    entry = {"patch": patch.id, "slide": patch.slide, "clicks": rows}
-    with (out / "clicks.jsonl").open("ab") as file:
-        file.write(json.dumps(entry).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+def _finished(out: Path, patches: PatchSet) -> dict[str, Finished]:
+    """Patches already done, from the table of a complete run or from the journal."""
+    if not (out / records.TABLE).exists():
+        records.mend_journal(out)
+        return {entry.patch: entry for entry in records.read_journal(out)}
+    table = records.read_table(out)
+    try:
+        done = {
+            str(id_): Finished(str(id_), None, rows[list(records.CLICK)].to_dict("records"))  # type: ignore[arg-type]
+            for id_, rows in table.groupby("patch", sort=False)
+        }
+        return {patch.id: replace(done[patch.id], slide=patch.slide) for patch in patches}
+    except KeyError as error:
+        raise HistoclickError(
+            f"{out / records.TABLE}: {error} is missing; delete the run folder and evaluate again"
+        ) from None
 
 
-def _close_run(
-    out: Path, model: str, patches: PatchSet, finished: dict[str, list[dict[str, Any]]]
-) -> None:
-    rows = [
-        {"model": model, "dataset": patches.name, "patch": patch.id, "slide": patch.slide} | row
-        for patch in patches
-        for row in finished[patch.id]
-    ]
-    partial = out / "clicks.parquet.partial"
-    with partial.open("wb") as file:
-        pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS).to_parquet(file, index=False)
-        file.flush()
-        os.fsync(file.fileno())  # the journal goes next: the table must be on disk before
-    partial.replace(out / "clicks.parquet")
-    (out / "clicks.jsonl").unlink(missing_ok=True)
-
-
-def _spread(patches: PatchSet, count: int) -> frozenset[Patch]:
-    """``count`` patches at even distances: shown whatever comes out of them."""
+def _spread(patches: PatchSet, count: int) -> Iterator[str]:
+    """``count`` ids at even distances: chosen whatever comes out of them."""
     last = len(patches) - 1
-    return frozenset(
-        patches.patches[round(i)] for i in np.linspace(0, last, min(count, len(patches)))
-    )
+    for i in np.linspace(0, last, min(count, len(patches))):
+        yield patches.patches[round(i)].id
 
 
 def _write_strip(out: Path, sample: Sample, masks: dict[int, Mask]) -> None:
@@ -255,9 +297,3 @@ def _write_prediction(out: Path, patch: str, mask: Mask) -> None:
     partial = out / "predictions" / f"{patch}.partial"
     Image.fromarray(mask.astype(np.uint8) * 255).save(partial, format="PNG")
     partial.replace(out / "predictions" / f"{patch}.png")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

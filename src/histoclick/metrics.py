@@ -105,7 +105,7 @@ def with_encode(seconds: Floats, encode_seconds: Floats) -> Floats:
     ``encode_seconds``: (N,) s. Returns (N, K) s.
     """
     made = np.isfinite(seconds).sum(1)
-    return np.asarray(seconds + (encode_seconds / made)[:, None])
+    return np.asarray(seconds + (encode_seconds / np.maximum(made, 1))[:, None])
 
 
 def held(ious: Floats) -> Floats:
@@ -130,6 +130,27 @@ def curve_area(ious: Floats) -> Floats:
     if curve.shape[-1] == 1:
         return np.asarray(curve[..., 0])
     return np.asarray((curve[..., 1:] + curve[..., :-1]).mean(-1) / 2)
+
+
+def harmful(ious: Floats, least: float = 0.0) -> Floats:
+    """Whether a click made it worse: 1 where it lowered the IoU by more than ``least``, else 0.
+
+    Returns (N, K - 1) for clicks 2 to K (the first has nothing to spoil), NaN where none was made.
+    Its mean is the harm rate (FocSAM's IoU difference between clicks, Huang et al. 2024, counted).
+    """
+    change = np.diff(np.asarray(ious, dtype=np.float64), axis=-1)
+    return np.where(np.isnan(change), np.nan, change < -least)
+
+
+def far_share(flips: Floats) -> Floats:
+    """Which part of what a click changed lies far from it.
+
+    ``flips``: (N, K, 2) px that a click flipped, and those of them far from it. Returns (N, K - 1)
+    in [0, 1] for clicks 2 to K (the first draws the whole object), NaN where nothing was flipped.
+    """
+    flipped, far = np.moveaxis(np.asarray(flips, dtype=np.float64)[..., 1:, :], -1, 0)
+    shares: Floats = np.divide(far, flipped, out=np.full(far.shape, np.nan), where=flipped > 0)
+    return shares
 
 
 def mean_interval(

@@ -1,49 +1,129 @@
-"""One simulated user on one image: predict, click, predict, click ..."""
+"""Simulated users at work: predict, click, predict, click ... on one image, or on many at once."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
-from histoclick.clicks import next_click
+from histoclick.clicks import SimulatedUser
 from histoclick.metrics import iou
-from histoclick.types import Click, Prediction, Prompt, Sample, Segmenter
+from histoclick.types import BatchSegmenter, Click, Mask, Prediction, Prompt, Sample, Segmenter
+
+FAR_PX = 64.0  # beyond this, a click is not meant to change anything
+DEEPEST = SimulatedUser()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one click did. ``seconds``: of the predict call. ``iou``: after it."""
+    """What one click did.
+
+    ``iou``: after it. ``seconds``: of the predict call, NaN where many users were answered at once.
+    ``flipped``: pixels whose side changed; ``far_flipped``: those of them farther than ``FAR_PX``
+    from the click.
+    """
 
     click: Click
     prediction: Prediction
     iou: float
     seconds: float
     encode_seconds: float
+    flipped: int
+    far_flipped: int
 
 
-def trajectory(segmenter: Segmenter, sample: Sample, max_clicks: int) -> Iterator[Step]:
-    """Click on ``sample`` until ``max_clicks``, or until the mask is exactly right: then there is
-    nothing left to click on. Every step sees the prediction before it.
+class Walk:
+    """One user on one sample. ``start``: (H, W) bool, a mask to correct; without one, nothing."""
+
+    def __init__(self, sample: Sample, user: SimulatedUser, start: Mask | None = None) -> None:
+        self.sample = sample
+        self.previous = None if start is None else Prediction.of_mask(start)
+        self.prompt = Prompt()
+        self._user = user
+        self._mask = np.zeros(sample.mask.shape, bool) if start is None else start
+
+    @property
+    def done(self) -> bool:
+        """Whether the mask is exactly right: then there is nothing left to click on."""
+        return bool((self._mask == self.sample.mask).all())
+
+    def click(self) -> Prompt:
+        """The prompt with the click that answers the current mask."""
+        truth, clicks = self.sample.mask, self.prompt.clicks
+        click = self._user.click(self.sample.id, truth, self._mask, clicks)
+        self.prompt = self.prompt.add(click)
+        return self.prompt
+
+    def answer(self, prediction: Prediction, seconds: float, encode_seconds: float) -> Step:
+        """Take the segmenter's answer to the last click."""
+        click, mask = self.prompt.clicks[-1], prediction.mask
+        flipped = mask != self._mask
+        self.previous, self._mask = prediction, mask
+        total = int(np.count_nonzero(flipped))
+        far = total - _near(flipped, click)
+        right = iou(self.sample.mask, mask)
+        return Step(click, prediction, right, seconds, encode_seconds, total, far)
+
+
+def trajectory(
+    segmenter: Segmenter,
+    sample: Sample,
+    max_clicks: int,
+    user: SimulatedUser = DEEPEST,
+    start: Mask | None = None,
+) -> Iterator[Step]:
+    """Click on ``sample`` until ``max_clicks``, or until the mask is exactly right.
 
     The recurrence of the field: prediction t is made from the image, all clicks so far, and
-    prediction t - 1; click t + 1 answers prediction t.
+    prediction t - 1; click t + 1 answers prediction t. ``start`` stands for prediction 0; it gets
+    one click even if it is right, so that there is a prediction.
     """
-    start = time.perf_counter()
+    walk = Walk(sample, user, start)
+    begin = time.perf_counter()
     encoded = segmenter.encode(sample.image)
-    encode_seconds = time.perf_counter() - start
-    prompt = Prompt()
-    previous: Prediction | None = None
-    mask = np.zeros(sample.mask.shape, bool)
+    encode_seconds = time.perf_counter() - begin
     for _ in range(max_clicks):
-        click = next_click(sample.mask, mask, prompt.clicks)
-        prompt = prompt.add(click)
-        start = time.perf_counter()
-        previous = segmenter.predict(encoded, prompt, previous)
-        seconds = time.perf_counter() - start
-        mask = previous.mask
-        yield Step(click, previous, iou(sample.mask, mask), seconds, encode_seconds)
-        if (mask == sample.mask).all():
+        prompt = walk.click()
+        begin = time.perf_counter()
+        prediction = segmenter.predict(encoded, prompt, walk.previous)
+        yield walk.answer(prediction, time.perf_counter() - begin, encode_seconds)
+        if walk.done:
             return
+
+
+def lockstep(
+    segmenter: BatchSegmenter,
+    samples: Sequence[Sample],
+    max_clicks: int,
+    user: SimulatedUser = DEEPEST,
+    starts: Sequence[Mask | None] | None = None,
+) -> Iterator[tuple[int, Step]]:
+    """``trajectory`` of every sample, click t of all of them in one call. Yields (index, step).
+
+    Nobody's click can be timed that way: ``seconds`` are NaN.
+    """
+    begins = starts or [None] * len(samples)
+    walks = [Walk(sample, user, start) for sample, start in zip(samples, begins, strict=True)]
+    encoded = segmenter.encode_batch([sample.image for sample in samples])
+    active = list(range(len(samples)))
+    for _ in range(max_clicks):
+        prompts = [walks[i].click() for i in active]
+        predictions = segmenter.predict_batch(
+            [encoded[i] for i in active], prompts, [walks[i].previous for i in active]
+        )
+        for i, prediction in zip(active, predictions, strict=True):
+            yield i, walks[i].answer(prediction, math.nan, math.nan)
+        active = [i for i in active if not walks[i].done]
+        if not active:
+            return
+
+
+def _near(flipped: Mask, click: Click) -> int:
+    """How many of the flipped pixels lie within ``FAR_PX`` of the click."""
+    disc = np.zeros(flipped.shape, np.uint8)
+    cv2.circle(disc, (round(click.x), round(click.y)), int(FAR_PX), 1, cv2.FILLED)
+    return int(np.count_nonzero(flipped & (disc > 0)))

@@ -125,8 +125,8 @@ class Segmenter(Protocol):
         """The mask after ``prompt``; ``previous`` is the answer before its last click.
 
         ``previous=None`` means the first interaction; a ``previous`` without memory is a mask from
-        elsewhere (``Prediction.of_mask``), from which this one goes on. Raises ``ValueError`` for a prompt without
-        any click and box, or with a click outside the image.
+        elsewhere (``Prediction.of_mask``), from which this one goes on. Raises ``ValueError`` for a
+        prompt without any click and box, or with a click outside the image.
         """
         ...
 

@@ -40,14 +40,16 @@ def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) 
     kept = [strip for run in loaded for strip in strips.read_strips(run)]
     shown = strips.selected(kept)
     clicks, ious = measures.clicks_table(loaded, baselines), measures.iou_table(loaded)
+    stability = measures.stability_table(loaded)
+    shown_tables = [clicks, ious, stability]
     curve = figures.curves(loaded)
     contents = {
-        "table.md": tables.markdown([clicks, ious]).encode(),
-        "table.tex": tables.latex([clicks, ious]).encode(),
-        "table.csv": tables.comma_separated(clicks.beside(ious)).encode(),
+        "table.md": tables.markdown(shown_tables).encode(),
+        "table.tex": tables.latex(shown_tables).encode(),
+        "table.csv": tables.comma_separated(clicks.beside(ious).beside(stability)).encode(),
         "curve.png": figures.png(curve, dpi=200),
         "curve.svg": figures.svg(curve),
-        "index.html": page.render(loaded, [clicks, ious], shown, len(kept)).encode(),
+        "index.html": page.render(loaded, shown_tables, shown, len(kept)).encode(),
     }
     if shown:
         contents["strips.png"] = figures.png(strips.figure(shown), dpi=160)

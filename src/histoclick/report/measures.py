@@ -2,7 +2,7 @@
 
 Table 1 is ``clicks_table``: NoC, SPC and NoF of every model on every dataset; with a baseline also
 the change of NoC in brackets, as in Table 2. ``iou_table`` adds what a fixed number of clicks buys,
-``hardest_table`` where to look.
+``stability_table`` how often a click spoils something, ``hardest_table`` where to look.
 """
 
 from __future__ import annotations
@@ -93,6 +93,26 @@ def iou_table(runs: Sequence[Run]) -> Table:
         f"1 to {budget}.",
     )
     return Table("IoU after a number of clicks", ABOUT + names, 2, tuple(rows), notes)
+
+
+def stability_table(runs: Sequence[Run]) -> Table:
+    """How steady the answers are: clicks that lower the IoU, and changes far from the click."""
+    names = ("Harm rate", "Harm rate after click 3", "Harm above 0.05", "Far-flip ratio")
+    rows = []
+    for run in _ordered(runs):
+        harm = metrics.harmful(run.ious)
+        shares = [harm, harm[:, 2:], metrics.harmful(run.ious, 0.05)]
+        shares += [] if run.flips is None else [metrics.far_share(run.flips)]
+        cells = [_per_click(name, run, share) for name, share in zip(names, shares, strict=False)]
+        cells += [Cell("not recorded")] * (len(names) - len(cells))
+        rows.append((*_about(run), *cells))
+    notes = (
+        INTERVALS,
+        "Over all clicks but the first of each patch. Harm rate: share of clicks that lower the "
+        "IoU, and that lower it by more than 0.05. Far-flip ratio: which part of the pixels a "
+        "click changes lies more than 64 px from it, mean over clicks that change any.",
+    )
+    return Table("Stability", ABOUT + names, 2, tuple(rows), notes)
 
 
 def hardest_table(runs: Sequence[Run]) -> Table:
@@ -200,10 +220,21 @@ def _failures(name: str, failed: NDArray[np.bool_], share: Interval) -> Cell:
 
 def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
     made = np.isfinite(seconds)
+    if not made.any():
+        return Cell("not measured")
     slides = np.repeat(run.slides, made.sum(1))
     spent = metrics.mean_interval(seconds[made], slides)
     digits = max(2, 2 - floor(log10(spent.mean))) if spent.mean > 0 else 2
     return _number(name, spent, digits)
+
+
+def _per_click(name: str, run: Run, values: metrics.Floats) -> Cell:
+    """The mean of (N, k) ``values`` over all clicks that have one."""
+    made = np.isfinite(values)
+    if not made.any():
+        return Cell("no click")
+    slides = np.repeat(run.slides, made.sum(1))
+    return _number(name, metrics.mean_interval(values[made], slides), 3)
 
 
 def _bounds(interval: Interval, digits: int) -> str:

@@ -1,9 +1,7 @@
-"""Run folders: the protocol card ``run.toml`` and the click records beside it, read and checked."""
+"""Run folders: the protocol card and the click records beside it, checked, as arrays."""
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -14,14 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histoclick import records
+from histoclick.records import COLUMNS
 from histoclick.types import HistoclickError
 
-TEXT, FLAG, WHOLE, REAL = "OU", "b", "iu", "f"  # kinds of numpy dtype
-COLUMNS = {
-    "model": TEXT, "dataset": TEXT, "patch": TEXT, "slide": TEXT, "click": WHOLE, "x": REAL,
-    "y": REAL, "positive": FLAG, "iou": REAL, "seconds": REAL, "encode_seconds": REAL,
-}  # fmt: skip
-LEAST = {"click": 1, "iou": 0, "seconds": 0, "encode_seconds": 0}
+KINDS = {"str": "OU", "bool": "b", "int32": "iu", "int64": "iu", "float64": "fiu"}  # of numpy
+LEAST = {"click": 1, "iou": 0, "flipped": 0, "far_flipped": 0, "seconds": 0, "encode_seconds": 0}
+GAPS = ("seconds", "encode_seconds")  # who answers many users at once cannot be timed
+LATER = ("flipped", "far_flipped")  # columns that older runs do not have
 UNKNOWN_SLIDE = "(not recorded)"
 
 
@@ -36,6 +34,7 @@ class Card:
     patches: int
     data_sha256: str
     click_rule: str
+    start: str
     max_clicks: int
     targets: tuple[float, ...]
     facts: dict[str, dict[str, Any]]
@@ -47,8 +46,9 @@ class Run:
 
     ``records``: a row per patch and click, as in ``clicks.parquet``. ``patches``, ``slides``: (N,)
     names. ``ious``: (N, K) after each click, ``seconds``: (N, K) s, both NaN where a patch got no
-    further click. ``encode_seconds``: (N,) s. ``name``: the model's id, with the folder where two
-    runs would read the same.
+    further click; seconds also where they were not measured. ``encode_seconds``: (N,) s. ``flips``:
+    (N, K, 2) px, changed by each click and changed far from it, NaN as ``ious``; ``None`` if the
+    run does not say. ``name``: the model's id, with the folder where two runs would read the same.
     """
 
     folder: Path
@@ -59,6 +59,7 @@ class Run:
     ious: NDArray[np.float64]
     seconds: NDArray[np.float64]
     encode_seconds: NDArray[np.float64]
+    flips: NDArray[np.float64] | None
     name: str
 
     def __len__(self) -> int:
@@ -102,6 +103,7 @@ def read_runs(folders: Iterable[Path]) -> list[Run]:
 def comparable(one: Run, other: Run) -> None:
     """Raise ``HistoclickError`` unless the numbers of two runs mean the same."""
     rules = {"click rule": "click_rule", "click budget": "max_clicks", "targets": "targets"}
+    rules["starting masks"] = "start"
     if one.card.dataset == other.card.dataset:
         rules["patches"] = "data_sha256"
     for name, field in rules.items():
@@ -116,18 +118,13 @@ def comparable(one: Run, other: Run) -> None:
 def read_run(folder: Path) -> Run:
     """Read and check one run folder. Raises ``HistoclickError`` naming what is wrong with it."""
     card = _card(folder)
-    table, journal = folder / "clicks.parquet", folder / "clicks.jsonl"
-    if table.exists():
-        try:
-            records = pd.read_parquet(table)
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-            raise HistoclickError(f"{table}: not readable ({error}); evaluate again") from None
-        where = table
+    if (folder / records.TABLE).exists():
+        table, where = records.read_table(folder), folder / records.TABLE
     else:
-        records, where = _unfinished(journal, card), journal
-    if len(records) == 0:
+        table, where = _unfinished(folder, card), folder / records.JOURNAL
+    if len(table) == 0:
         raise HistoclickError(f"{folder}: no patch is finished yet; continue with the same command")
-    return _run(folder, card, _checked(records, card, where), where)
+    return _run(folder, card, _checked(table, card, where), where)
 
 
 def _run_folders(folder: Path) -> list[Path]:
@@ -136,16 +133,7 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def _card(folder: Path) -> Card:
-    path = folder / "run.toml"
-    try:
-        facts = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise HistoclickError(
-            f"{folder}: no run.toml inside, so this is no run folder; make one with 'histoclick "
-            "evaluate'"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HistoclickError(f"{path}: not valid TOML ({error}); evaluate again") from None
+    path, facts = folder / records.CARD, records.read_card(folder)
     if facts.get("schema") != 1:
         raise HistoclickError(
             f"{path}: schema {facts.get('schema')!r} is not 1; use the histoclick that wrote it"
@@ -160,6 +148,7 @@ def _card(folder: Path) -> Card:
             patches=int(data["patches"]),
             data_sha256=str(data["sha256"]),
             click_rule=str(protocol["click_rule"]),
+            start=str(protocol.get("start", "nothing")),
             max_clicks=int(protocol["max_clicks"]),
             targets=tuple(sorted(float(target) for target in protocol["targets"])),
             facts={name: part for name, part in facts.items() if isinstance(part, dict)},
@@ -173,74 +162,77 @@ def _card(folder: Path) -> Card:
     return card
 
 
-def _unfinished(journal: Path, card: Card) -> pd.DataFrame:
-    """The records of a run under way: a line of JSON for each finished patch, the last one torn."""
+def _unfinished(folder: Path, card: Card) -> pd.DataFrame:
+    """The records of a run under way."""
+    journal = folder / records.JOURNAL
     if not journal.exists():
         raise HistoclickError(
-            f"{journal.parent}: neither clicks.parquet nor clicks.jsonl inside, so nothing was "
+            f"{folder}: neither {records.TABLE} nor {records.JOURNAL} inside, so nothing was "
             "evaluated yet; start again with the same command"
         )
     rows = []
-    for line in journal.read_bytes().rpartition(b"\n")[0].splitlines():
-        try:
-            entry = json.loads(line)
-            # Journals need not name slides. Without names no interval can be given, unless the
-            # patch set has none either and every patch stands for itself.
-            unnamed = UNKNOWN_SLIDE if card.facts["data"].get("slides") else entry["patch"]
-            known = {
-                "model": card.model,
-                "dataset": card.dataset,
-                "patch": entry["patch"],
-                "slide": entry.get("slide", unnamed),
-            }
-            rows += [known | click for click in entry["clicks"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise HistoclickError(
-                f"{journal}: a line is not readable ({error}); delete it and evaluate again"
-            ) from None
+    for entry in records.read_journal(folder):
+        # Journals need not name slides. Without names no interval can be given, unless the
+        # patch set has none either and every patch stands for itself.
+        unnamed = UNKNOWN_SLIDE if card.facts["data"].get("slides") else entry.patch
+        slide = unnamed if entry.slide is None else entry.slide
+        known = {"model": card.model, "dataset": card.dataset, "patch": entry.patch, "slide": slide}
+        rows += [known | click for click in entry.rows]
     return pd.DataFrame(rows)
 
 
-def _checked(records: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
-    """``records`` as they should be, else ``HistoclickError``."""
-    missing = [name for name in COLUMNS if name not in records.columns]
+def _checked(table: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
+    """``table`` as it should be, else ``HistoclickError``."""
+    asked = [name for name in COLUMNS if name in table.columns or name not in LATER]
+    missing = [name for name in asked if name not in table.columns]
     if missing:
         raise HistoclickError(f"{where}: no column {', '.join(missing)}; evaluate again")
-    for name, kinds in COLUMNS.items():
-        values = records[name].to_numpy()
+    for name in asked:
+        values = table[name].to_numpy()
         wrong = f"{where}: column {name}"
-        if values.dtype.kind not in kinds + (WHOLE if kinds == REAL else ""):
+        if values.dtype.kind not in KINDS[COLUMNS[name]]:
             raise HistoclickError(f"{wrong} holds {values.dtype}; evaluate again")
-        if (~np.isfinite(values) if kinds == REAL else pd.isna(values)).any():
+        if name not in GAPS and _has_gaps(values):
             raise HistoclickError(f"{wrong} has gaps; evaluate again")
-        if name in LEAST and values.min() < LEAST[name]:
+        if name in LEAST and (values < LEAST[name]).any():
             raise HistoclickError(f"{wrong} falls below {LEAST[name]}; evaluate again")
+        if name in GAPS and np.isinf(values).any():
+            raise HistoclickError(f"{wrong} is not finite; evaluate again")
     for name, most in (("iou", 1), ("click", card.max_clicks)):
-        if records[name].max() > most:
+        if table[name].max() > most:
             raise HistoclickError(f"{where}: column {name} exceeds {most}; evaluate again")
     for name, told in (("model", card.model), ("dataset", card.dataset)):
-        others = sorted(set(records[name]) - {told})
+        others = sorted(set(table[name]) - {told})
         if others:
             raise HistoclickError(
                 f"{where}: holds clicks of {name} {others[0]!r}, but the card beside it says "
                 f"{told!r}; evaluate into separate folders"
             )
-    return records
+    return table
 
 
-def _run(folder: Path, card: Card, records: pd.DataFrame, where: Path) -> Run:
+def _has_gaps(values: NDArray[Any]) -> bool:
+    missing = ~np.isfinite(values) if values.dtype.kind == "f" else pd.isna(values)
+    return bool(missing.any())
+
+
+def _run(folder: Path, card: Card, table: pd.DataFrame, where: Path) -> Run:
     """Fold the rows into arrays; a patch is finished when its clicks are 1, 2, ... to the end."""
-    row, patches = pd.factorize(records["patch"])
-    click = records["click"].to_numpy()
+    row, patches = pd.factorize(table["patch"])
+    click = table["click"].to_numpy()
     clicks_made = np.bincount(row)
     ious = np.full((len(patches), card.max_clicks), np.nan)
     seconds = ious.copy()
-    ious[row, click - 1] = records["iou"]
-    seconds[row, click - 1] = records["seconds"]
+    ious[row, click - 1] = table["iou"]
+    seconds[row, click - 1] = table["seconds"]
+    flips = None
+    if all(name in table.columns for name in LATER):
+        flips = np.full((*ious.shape, 2), np.nan)
+        flips[row, click - 1] = table[list(LATER)]
     complete = np.isfinite(ious) == (np.arange(card.max_clicks) < clicks_made[:, None])
     if not complete.all() or clicks_made.max() > card.max_clicks:
         raise HistoclickError(f"{where}: clicks of a patch are not 1, 2, 3, ...; evaluate again")
-    per_patch = records.groupby("patch", sort=False)[["slide", "encode_seconds"]]
+    per_patch = table.groupby("patch", sort=False)[["slide", "encode_seconds"]]
     if per_patch.nunique().to_numpy().max() > 1:
         raise HistoclickError(f"{where}: a patch has two slides or two encodes; evaluate again")
     if len(patches) > card.patches:
@@ -257,11 +249,12 @@ def _run(folder: Path, card: Card, records: pd.DataFrame, where: Path) -> Run:
     return Run(
         folder=folder,
         card=card,
-        records=records[finished[row]],
+        records=table[finished[row]],
         patches=np.asarray(patches, dtype=object)[finished],
         slides=first["slide"].to_numpy(dtype=object)[finished],
         ious=ious[finished],
         seconds=seconds[finished],
         encode_seconds=first["encode_seconds"].to_numpy(dtype=np.float64)[finished],
+        flips=None if flips is None else flips[finished],
         name=card.model,
     )
