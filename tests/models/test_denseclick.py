@@ -1,28 +1,31 @@
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from histoclick.models.denseclick.network import DenseClickNet, likeness_maps
-from histoclick.models.denseclick.prompt import FAR, click_distances, rasterise
+from histoclick.models.denseclick.prompt import FAR, click_distances, rasterise, spots
 from histoclick.models.denseclick.segmenter import DenseClickSegmenter
 from histoclick.models.nets.mobilenet import CHANNELS, MobileNetV2, calibrate
-from histoclick.types import Box, Click, Prompt
+from histoclick.types import BatchSegmenter, Box, Click, Prediction, Prompt
 
+STRIDES = (2, 4, 8, 16, 32)
 CLICKS = torch.tensor(
     [[[10.0, 20.0, 1], [40.5, 3.0, -1], [0, 0, 0]], [[5, 5, -1], [0, 0, 0], [60, 30, 1]]]
 )
 
 
-def test_distances_are_from_cell_centres() -> None:
-    found = click_distances(CLICKS, (8, 16))
+@pytest.mark.parametrize("stride", [2, 4])
+def test_distances_are_from_cell_centres(stride: int) -> None:
+    found = click_distances(CLICKS, (8, 16), stride)
     for b in range(2):
         for n in range(3):
             x, y, sign = CLICKS[b, n].tolist()
             for i in range(8):
                 for j in range(16):
-                    centre = [np.mean(range(4 * k, 4 * k + 4)) for k in (j, i)]
+                    centre = [np.mean(range(stride * k, stride * (k + 1))) for k in (j, i)]
                     expected = math.dist(centre, (x, y)) if sign else FAR
                     assert found[b, n, i, j] == pytest.approx(expected, rel=1e-6)
 
@@ -30,7 +33,8 @@ def test_distances_are_from_cell_centres() -> None:
 def test_prompt_maps_against_their_definition() -> None:
     previous = torch.rand(2, 1, 8, 16)
     maps = rasterise(CLICKS, previous)
-    distance = click_distances(CLICKS, (8, 16))
+    distance = click_distances(CLICKS, (8, 16), 4)
+    fine = click_distances(CLICKS, (8, 16), 2)
     near_positive = [distance[0, 0], distance[1, 2]]
     near_negative = [distance[0, 1], distance[1, 0]]
     last = [(distance[0, 1], -1), (distance[1, 2], 1)]
@@ -44,12 +48,18 @@ def test_prompt_maps_against_their_definition() -> None:
             previous[b, 0],
         ]
         torch.testing.assert_close(maps[b], torch.stack(expected))
+        near = [fine[b][CLICKS[b, :, 2] == sign].amin(0) for sign in (1, -1)]
+        spotted = [torch.exp(-(each**2) / 50) for each in near]
+        torch.testing.assert_close(
+            spots(CLICKS, previous)[b], torch.stack([*spotted, previous[b, 0]])
+        )
 
 
 def test_padding_clicks_change_nothing() -> None:
     previous = torch.rand(2, 1, 8, 16)
     padded = torch.cat([CLICKS, torch.zeros(2, 5, 3)], 1)
     torch.testing.assert_close(rasterise(padded, previous), rasterise(CLICKS, previous))
+    torch.testing.assert_close(spots(padded, previous), spots(CLICKS, previous))
     features = torch.nn.functional.normalize(torch.randn(2, 6, 4, 8), dim=1)
     torch.testing.assert_close(likeness_maps(features, padded), likeness_maps(features, CLICKS))
 
@@ -76,7 +86,7 @@ def test_no_click_of_a_sign_is_zero_likeness() -> None:
 def test_trunk_strides_and_channels() -> None:
     features = MobileNetV2().eval()(torch.rand(1, 3, 96, 64))
     shapes = [tuple(f.shape[1:]) for f in features]
-    assert shapes == [(c, 96 // s, 64 // s) for c, s in zip(CHANNELS, (4, 8, 16, 32), strict=True)]
+    assert shapes == [(c, 96 // s, 64 // s) for c, s in zip(CHANNELS, STRIDES, strict=True)]
 
 
 @pytest.mark.filterwarnings("ignore:Conversion")
@@ -159,3 +169,42 @@ def test_encoding_is_the_same_for_every_resize_of_a_flat_image(
     flat = [np.full((h, w, 3), 180, np.uint8) for h, w in ((96, 70), (96, 96))]
     narrow, square = (segmenter.encode(image).pyramid.s4 for image in flat)
     torch.testing.assert_close(narrow[..., 6:12, 6:12], square[..., 6:12, 6:12])
+
+
+def test_users_together_are_answered_as_alone(segmenter: DenseClickSegmenter) -> None:
+    """Pictures of two padded sizes, one to three clicks, with and without a previous mask."""
+    assert isinstance(segmenter, BatchSegmenter)
+    images = [picture(96, 70), picture(90, 64), picture(40, 50)]
+    prompts = [
+        Prompt((Click(10, 20),)),
+        Prompt((Click(10, 20), Click(60, 80, False), Click(30, 50))),
+        Prompt((Click(5, 5), Click(30, 30, False))),
+    ]
+    together = segmenter.encode_batch(images)
+    alone = [segmenter.encode(image) for image in images]
+    start = Prediction.of_mask(np.arange(90 * 64).reshape(90, 64) % 3 == 0)
+    before = [None, start, segmenter.predict(alone[2], Prompt((Click(5, 5),)))]
+    found = segmenter.predict_batch(together, prompts, before)
+    for each, encoded, prompt, previous in zip(found, alone, prompts, before, strict=True):
+        expected = segmenter.predict(encoded, prompt, previous)
+        np.testing.assert_allclose(each.logits, expected.logits, atol=1e-4)
+
+
+def test_a_mask_from_elsewhere_is_gone_on_from(segmenter: DenseClickSegmenter) -> None:
+    """It stands where it was drawn, whatever the padding."""
+    image = picture(96, 70)
+    mask = np.zeros((96, 70), bool)
+    mask[20:60, 10:50] = True
+    encoded = segmenter.encode(image)
+    seen = segmenter._before(encoded, Prediction.of_mask(mask))
+    rows, columns = encoded.resized
+    assert seen.shape[2:] == encoded.pyramid.s2.shape[2:]
+    small = cv2.resize(mask.astype(np.float32), (columns // 2, rows // 2))
+    found = seen[0, 0, : rows // 2, : columns // 2].numpy()
+    assert np.abs(found - small).mean() < 0.02
+    assert seen[0, 0, :, -(-columns // 2) :].sum() == 0
+    first = Prompt((Click(30, 40),))
+    from_nothing = segmenter.predict(encoded, first)
+    assert not np.array_equal(
+        from_nothing.logits, segmenter.predict(encoded, first, Prediction.of_mask(mask)).logits
+    )

@@ -118,7 +118,7 @@ def test_an_interrupted_training_is_the_same_training(
         with monkeypatch.context() as patch:
             ticks = iter(range(10_000))  # every step takes a minute
             patch.setattr(builtin.time, "monotonic", lambda: 60.0 * next(ticks))
-            builtin.train([tmp_path / "a"], trunk, out, minutes=3, session=steps)
+            builtin.train([tmp_path / "a"], out, trunk=trunk, minutes=3, session=steps)
         return torch.load(out / "checkpoint.pt", weights_only=True)
 
     whole = run(tmp_path / "whole", 3)

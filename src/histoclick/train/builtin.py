@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from histoclick.models.card import Card, read_card
 from histoclick.models.denseclick.network import DenseClickNet, Pyramid
 from histoclick.models.nets.mobilenet import calibrate
-from histoclick.models.weights import sha256, write_safetensors
+from histoclick.models.weights import read_state_dict, sha256, write_safetensors
 from histoclick.patches import open_patch_set, read_image, read_labels
 from histoclick.train import augment, objects
 from histoclick.train.losses import dice_loss, normalized_focal_loss
@@ -39,9 +39,9 @@ from histoclick.types import RGB8, Labels
 Pairs = list[tuple[RGB8, Labels]]
 
 CROP = 256
-IMAGES, USERS = 8, 3  # crops per step, simulated users per crop
+IMAGES, USERS = 6, 2  # crops per step, simulated users per crop
 LONG_SIDE = (256, 640)  # px an image's longer side may be scaled to before cropping
-MAX_CLICKS = 14
+MAX_CLICKS = 20
 EMA = 0.998
 
 
@@ -67,7 +67,7 @@ def read_folders(folders: list[Path]) -> list[Pairs]:
 def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
     """The batch of this step: a pure function of the data, the seed and the step."""
     rng = np.random.default_rng([seed, step])
-    share = np.array([len(pairs) for pairs in sets]) ** 0.35  # small sets count for more
+    share = np.array([len(pairs) for pairs in sets]) ** 0.2  # small sets count for more
     crops: Pairs = []
     for index in rng.choice(len(sets), IMAGES, p=share / share.sum()):
         image, labels = sets[index][int(rng.integers(len(sets[index])))]
@@ -89,7 +89,7 @@ def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
             start.append(objects.corrupt(target, rng) if wrong else np.zeros_like(target))
         images.append(augment.appearance(image, rng))
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    clicks = min(int(rng.geometric(0.22)), MAX_CLICKS)
+    clicks = min(int(rng.geometric(0.18)), MAX_CLICKS)
     return Batch(to_input(stacked), np.stack(targets), np.stack(start), clicks)
 
 
@@ -117,7 +117,7 @@ def run_step(net: DenseClickNet, batch: Batch, rng: np.random.Generator) -> tupl
     target = torch.from_numpy(batch.targets)[:, None].float()
     predicted = batch.start
     started = torch.from_numpy(predicted)[:, None].float()
-    previous = F.avg_pool2d(started, 4)
+    previous = F.avg_pool2d(started, 2)
     losses = []
     for click in range(batch.clicks):
         users.click(predicted)
@@ -125,7 +125,7 @@ def run_step(net: DenseClickNet, batch: Batch, rng: np.random.Generator) -> tupl
         with torch.set_grad_enabled(graded):
             features = pyramid if graded else Pyramid(*(f.detach() for f in pyramid))
             low = net.decode(features, users.tensor(), previous)
-            logits = F.interpolate(low, scale_factor=4.0, mode="bilinear", align_corners=False)
+            logits = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
             if graded:
                 focal = normalized_focal_loss(logits, target, users.weights())
                 losses.append((focal + 0.5 * dice_loss(logits, target)).mean())
@@ -154,9 +154,10 @@ def parameter_groups(net: DenseClickNet, trunk_rate: float, rate: float) -> list
 
 def train(
     folders: list[Path],
-    trunk: Path,
     out: Path,
     *,
+    trunk: Path | None = None,
+    start: Path | None = None,
     minutes: float,
     session: float = math.inf,
     seed: int = 0,
@@ -164,12 +165,14 @@ def train(
 ) -> bool:
     """Train for ``minutes`` in all, earlier runs into ``out`` included; at most ``session`` now.
 
-    Returns whether the training is complete.
+    Begins with the ImageNet weights in ``trunk``, or with all those of the model folder ``start``,
+    whose norms are folded and stay so. Returns whether the training is complete.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     sets = read_folders(folders)
-    net = DenseClickNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = DenseClickNet(norm=start is None)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(net, 0.3 * rate, rate))
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
@@ -178,12 +181,16 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         average, step, spent = state["average"], state["step"], state["spent"]
     else:
-        folded = torch.load(trunk, weights_only=True, map_location="cpu")
-        folded = {key: value for key, value in folded.items() if not key.startswith("head.")}
-        calibrate(net.trunk, folded, torch.cat([draw(sets, seed + 1, i).images for i in range(4)]))
+        if start is not None:
+            net.load_state_dict(read_state_dict(start / "weights.safetensors"))
+        if trunk is not None:
+            folded = torch.load(trunk, weights_only=True, map_location="cpu")
+            folded = {key: value for key, value in folded.items() if not key.startswith("head.")}
+            images = torch.cat([draw(sets, seed + 1, i).images for i in range(4)])
+            calibrate(net.trunk, folded, images)
         average = {key: value.clone() for key, value in net.state_dict().items()}
         step, spent = 0, 0.0
-    start = saved = last = time.monotonic()
+    began = saved = last = time.monotonic()
     with _open_log(out / "log.csv", step) as log:
         for batch in batches(sets, seed, step):
             set_rates(optimiser, step, spent / (60 * minutes))
@@ -203,7 +210,7 @@ def train(
             now = time.monotonic()
             spent, last = spent + now - last, now
             log.write(f"{step},{spent / 60:.2f},{batch.clicks},{loss.item():.5f},{iou:.4f}\n")
-            stop = spent >= 60 * minutes or now - start >= 60 * session
+            stop = spent >= 60 * minutes or now - began >= 60 * session
             if stop or now - saved >= 60:
                 state = {"net": net.state_dict(), "optimiser": optimiser.state_dict()}
                 state |= {"average": average, "step": step, "spent": spent}
@@ -240,8 +247,9 @@ def _open_log(path: Path, step: int) -> TextIO:
 
 def export(checkpoint: Path, folder: Path, card: Card) -> None:
     """Make a model folder of the averaged weights: norms folded, stored as 16-bit floats."""
-    net = DenseClickNet()
-    net.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
+    average = torch.load(checkpoint, weights_only=True)["average"]
+    net = DenseClickNet(norm=any(key.endswith("running_mean") for key in average))
+    net.load_state_dict(average)
     net.eval().trunk.fold()
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
@@ -254,7 +262,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="patch-set folders")
-    parser.add_argument("--trunk", type=Path, required=True, help="ImageNet weights, folded")
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--trunk", type=Path, help="begin with ImageNet weights, folded")
+    begin.add_argument("--start", type=Path, help="begin with the weights of a model folder")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint and log")
     parser.add_argument("--card", type=Path, required=True, help="folder whose card.toml to use")
     parser.add_argument("--minutes", type=float, default=120, help="of training in all")
@@ -267,8 +277,9 @@ def main() -> None:
     cv2.setNumThreads(1)
     complete = train(
         options.data,
-        options.trunk,
         options.out,
+        trunk=options.trunk,
+        start=options.start,
         minutes=options.minutes,
         session=options.session,
         seed=options.seed,

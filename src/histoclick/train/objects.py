@@ -28,7 +28,7 @@ def pseudo_object(image: RGB8, rng: np.random.Generator) -> Mask:
     ``image``: (S, S, 3) uint8, S a multiple of 4. Works at half resolution.
     """
     half = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    sigma = float(np.exp(rng.uniform(np.log(1.0), np.log(5.0))))
+    sigma = float(np.exp(rng.uniform(np.log(0.6), np.log(5.0))))
     lab = cv2.cvtColor(cv2.GaussianBlur(half, (0, 0), sigma), cv2.COLOR_RGB2LAB)
     lab = lab.astype(np.float32)
     few = np.ascontiguousarray(lab[::2, ::2].reshape(-1, 3))
@@ -43,12 +43,19 @@ def pseudo_object(image: RGB8, rng: np.random.Generator) -> Mask:
 
 
 def _tidy(cluster: Mask, rng: np.random.Generator) -> Mask:
-    """Smooth the outline; usually keep one part only; sometimes fill its holes."""
-    side = 2 * int(rng.integers(1, 5)) + 1
+    """Smooth the outline; usually keep one part only; sometimes fill its holes.
+
+    A third stays lace, all over the crop or in a part of it: that is how tumour among stroma and
+    epithelium around lumina are outlined.
+    """
+    lace = rng.random() < 0.35
+    side = 3 if lace else 2 * int(rng.integers(1, 5)) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     smooth = cv2.morphologyEx(cluster.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     smooth = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, kernel)
     region = smooth > 0
+    if lace:
+        return region & blob(len(region), rng) if rng.random() < 0.5 else region
     parts = components(region)
     if parts and rng.random() < 0.7:
         region = parts[int(rng.integers(len(parts)))]

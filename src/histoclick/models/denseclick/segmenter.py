@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from torch.nn import functional as F
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
 from histoclick.models.denseclick.network import MULTIPLE, DenseClickNet, Pyramid
-from histoclick.models.denseclick.prompt import STRIDE
 from histoclick.models.device import finish
 from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
@@ -35,7 +35,7 @@ class DenseClickEncoded:
 class DenseClickSegmenter:
     """Resizes the longer side to ``input_size`` px and pads by reflection to multiples of 32.
 
-    ``Prediction.memory`` is the stride-4 logit map (1, 1, h, w) of the padded input.
+    ``Prediction.memory`` is the stride-2 logit map (1, 1, h, w) of the padded input.
     """
 
     def __init__(self, net: DenseClickNet, input_size: int, device: str = "cpu") -> None:
@@ -44,49 +44,111 @@ class DenseClickSegmenter:
         self._input_size = input_size
         self._device = device
 
-    @torch.inference_mode()
     def encode(self, image: RGB8) -> DenseClickEncoded:
         """Run the trunk. ``image``: (H, W, 3) uint8 RGB."""
-        check_image(image)
-        height, width = image.shape[:2]
-        resized = fit(height, width, self._input_size)
-        shrinks = resized[0] < height
-        small = cv2.resize(
-            image, resized[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
-        bottom = up_to_multiple(resized[0], MULTIPLE) - resized[0]
-        right = up_to_multiple(resized[1], MULTIPLE) - resized[1]
-        padded = np.pad(small, ((0, bottom), (0, right), (0, 0)), "symmetric")
-        batch = torch.from_numpy(padded).to(self._device).permute(2, 0, 1)[None]
-        batch = (batch.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        frame = Frame.resized(height, width, *resized)
-        pyramid = self._net.encode(batch)
-        finish(self._device)
-        return DenseClickEncoded(pyramid, (height, width), resized, frame)
+        return self.encode_batch([image])[0]
 
     @torch.inference_mode()
+    def encode_batch(self, images: Sequence[RGB8]) -> list[DenseClickEncoded]:
+        """``encode`` of every image; those of one padded size pass through the trunk together."""
+        padded, encoded = [], {}
+        for image in images:
+            check_image(image)
+            padded.append(_padded(image, self._input_size))
+        for members in _alike([picture.shape for picture in padded]):
+            batch = torch.from_numpy(np.stack([padded[i] for i in members])).to(self._device)
+            batch = (batch.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
+                memory_format=torch.channels_last
+            )
+            maps = [part.split(1) for part in self._net.encode(batch)]
+            for i, *parts in zip(members, *maps, strict=True):
+                height, width = images[i].shape[:2]
+                resized = fit(height, width, self._input_size)
+                frame = Frame.resized(height, width, *resized)
+                encoded[i] = DenseClickEncoded(Pyramid(*parts), (height, width), resized, frame)
+        finish(self._device)
+        return [encoded[i] for i in range(len(images))]
+
     def predict(
         self, encoded: DenseClickEncoded, prompt: Prompt, previous: Prediction | None = None
     ) -> Prediction:
         """The mask after ``prompt``. Raises ``ValueError`` for a prompt without clicks, with a box
         (this family has no boxes), or with a click outside the image."""
-        check_prompt(prompt, encoded.shape, boxes=False)
-        placed = [encoded.frame.from_parent(click) for click in prompt.clicks]
-        packed = [[click.x, click.y, 1.0 if click.positive else -1.0] for click in placed]
-        clicks = torch.tensor([packed], dtype=torch.float32, device=self._device)
-        height, width = encoded.pyramid.s4.shape[2:]
-        before = torch.zeros((1, 1, height, width), device=self._device)
-        if previous is not None:
-            before = torch.sigmoid(previous.memory)
-        low: Tensor = self._net.decode(encoded.pyramid, clicks, before)
+        return self.predict_batch([encoded], [prompt], [previous])[0]
+
+    @torch.inference_mode()
+    def predict_batch(
+        self,
+        encoded: Sequence[DenseClickEncoded],
+        prompts: Sequence[Prompt],
+        previous: Sequence[Prediction | None],
+    ) -> list[Prediction]:
+        """``predict`` of every user; those on images of one padded size are decoded together."""
+        answers = {}
+        for each, prompt in zip(encoded, prompts, strict=True):
+            check_prompt(prompt, each.shape, boxes=False)
+        for members in _alike([tuple(each.pyramid.s2.shape) for each in encoded]):
+            pyramid = Pyramid(
+                *map(torch.cat, zip(*(encoded[i].pyramid for i in members), strict=True))
+            )
+            clicks = self._clicks([(encoded[i], prompts[i]) for i in members])
+            before = torch.cat([self._before(encoded[i], previous[i]) for i in members])
+            low = self._net.decode(pyramid, clicks, before)
+            high = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
+            for place, i in enumerate(members):
+                rows, columns = encoded[i].resized
+                logits = cv2.resize(
+                    high[place, 0, :rows, :columns].contiguous().cpu().numpy(),
+                    encoded[i].shape[::-1],
+                    interpolation=cv2.INTER_LINEAR,
+                )
+                memory = low[place : place + 1].clone()
+                answers[i] = Prediction(np.asarray(logits, np.float32), memory)
+        return [answers[i] for i in range(len(encoded))]
+
+    def _clicks(self, users: list[tuple[DenseClickEncoded, Prompt]]) -> Tensor:
+        """(B, N, 3) of x, y, sign in pixels of the model's input, padded with zeros."""
+        longest = max(len(prompt.clicks) for _, prompt in users)
+        packed = np.zeros((len(users), longest, 3), np.float32)
+        for row, (each, prompt) in zip(packed, users, strict=True):
+            for i, click in enumerate(map(each.frame.from_parent, prompt.clicks)):
+                row[i] = click.x, click.y, 1 if click.positive else -1
+        return torch.from_numpy(packed).to(self._device)
+
+    def _before(self, encoded: DenseClickEncoded, previous: Prediction | None) -> Tensor:
+        """Probability of the mask so far, (1, 1, h, w) at stride 2 of the padded input."""
+        height, width = encoded.pyramid.s2.shape[2:]
+        if previous is None:
+            return torch.zeros((1, 1, height, width), device=self._device)
+        if previous.memory is not None:
+            return torch.sigmoid(previous.memory)
         rows, columns = encoded.resized
-        high = F.interpolate(low, scale_factor=float(STRIDE), mode="bilinear", align_corners=False)
-        logits = cv2.resize(
-            high[0, 0, :rows, :columns].contiguous().cpu().numpy(),
-            encoded.shape[::-1],
-            interpolation=cv2.INTER_LINEAR,
+        resized = cv2.resize(
+            previous.mask.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA
         )
-        return Prediction(np.asarray(logits, np.float32), memory=low)
+        padded = F.pad(
+            torch.from_numpy(resized)[None, None], (0, 2 * width - columns, 0, 2 * height - rows)
+        )
+        return F.avg_pool2d(padded, 2).to(self._device)
+
+
+def _padded(image: RGB8, long_side: int) -> RGB8:
+    """The model's input: resized, and mirrored right and below to whole multiples."""
+    height, width = image.shape[:2]
+    rows, columns = fit(height, width, long_side)
+    shrink = cv2.INTER_AREA if rows < height else cv2.INTER_LINEAR
+    small = cv2.resize(image, (columns, rows), interpolation=shrink)
+    bottom, right = (up_to_multiple(side, MULTIPLE) - side for side in (rows, columns))
+    padded: RGB8 = np.pad(small, ((0, bottom), (0, right), (0, 0)), "symmetric")
+    return padded
+
+
+def _alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Places of equal shapes, together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, shape in enumerate(shapes):
+        groups.setdefault(shape, []).append(i)
+    return list(groups.values())
 
 
 def load(card: Card, folder: Path, device: str) -> DenseClickSegmenter:

@@ -18,8 +18,8 @@ STAGES = (
     (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
     (6, 320, 1, 1),
 )  # fmt: skip
-TAPS = (2, 5, 12, 16)  # blocks whose outputs leave the trunk
-CHANNELS = (24, 32, 96, 320)  # of the outputs, at strides 4, 8, 16, 32
+TAPS = (0, 2, 5, 12, 16)  # blocks whose outputs leave the trunk
+CHANNELS = (16, 24, 32, 96, 320)  # of the outputs, at strides 2, 4, 8, 16, 32
 
 
 class ConvUnit(nn.Module):
@@ -74,7 +74,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """(B, 3, H, W) in [-1, 1] -> features at strides 4, 8, 16, 32 (``CHANNELS``). 1.8 M parameters.
+    """(B, 3, H, W) in [-1, 1] -> features at strides 2 to 32 (``CHANNELS``). 1.8 M parameters.
 
     ``norm=False`` builds the folded network.
     """
