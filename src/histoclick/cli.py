@@ -12,8 +12,11 @@ from typer.exceptions import TyperException
 from histoclick.types import HistoclickError
 
 if TYPE_CHECKING:
+    from histoclick.crew import Crew
     from histoclick.models.card import Card
     from histoclick.patches import PatchSet
+    from histoclick.starts import Start
+    from histoclick.types import Segmenter
 
 app = typer.Typer(
     name="histoclick",
@@ -68,26 +71,41 @@ def evaluate(
     model: Annotated[str | None, typer.Option(help="Id or folder; default: built-in.")] = None,
     max_clicks: Annotated[int, typer.Option(help="Click budget of the simulated user.")] = 20,
     targets: Annotated[str, typer.Option(help="IoU values to reach.")] = "0.80,0.85,0.90",
+    start: Annotated[
+        str, typer.Option(help="First mask: nothing, corrupted, or a folder of <patch>.png.")
+    ] = "nothing",
+    click_rule: Annotated[
+        str, typer.Option(help="Where in the larger error: deepest, inner, or random.")
+    ] = "deepest",
+    jitter: Annotated[float, typer.Option(help="Shake of the clicking hand, in px.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of random clicks and of corrupted masks.")] = 0,
     device: Device = "cpu",
-    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: PyTorch decides.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Processor threads of each worker; 0: as many as fit.")
+    ] = 0,
+    batch: Annotated[int, typer.Option(help="Patches answered at once, if the model can.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="Workers on a Ray cluster: auto, ray://HOST:PORT, or local.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Only the first N by id; 0 for all.")] = 0,
     strips: Annotated[int, typer.Option(min=0, help="Patches kept as pictures.")] = 6,
     predictions: Annotated[bool, typer.Option(help="Keep the last mask of every patch.")] = False,
 ) -> None:
     """Simulate a clicking user on every patch and record IoU and seconds of every click."""
+    from histoclick.clicks import SimulatedUser
     from histoclick.evaluate import Protocol
     from histoclick.patches import open_patch_set
 
-    patches = open_patch_set(data)
+    patches = open_patch_set(data.resolve())  # who works elsewhere may stand in another folder
     if limit > 0:
         patches = patches.first(limit)
-    protocol = Protocol(max_clicks, parse_targets(targets))
-    options: dict[str, Any] = {"strips": strips, "predictions": predictions}
-    if threads > 0:
-        import torch
-
-        torch.set_num_threads(threads)
-    run_evaluation(model, patches, out, device=device, protocol=protocol, **options)
+    user = SimulatedUser(click_rule, jitter, seed)
+    protocol = Protocol(max_clicks, parse_targets(targets), user, parse_start(start, seed))
+    run_evaluation(
+        model, patches, out, device=device, threads=threads, workers=workers, ray=ray,
+        protocol=protocol, batch=batch, strips=strips, predictions=predictions,
+    )  # fmt: skip
     say(f"Records are in {out / 'clicks.parquet'}. Next: histoclick report {out} --out page")
 
 
@@ -183,9 +201,17 @@ def doctor(json: Json = False) -> None:
 
 
 def run_evaluation(
-    model: str | None, patches: PatchSet, out: Path, *, device: str, **options: Any
+    model: str | None,
+    patches: PatchSet,
+    out: Path,
+    *,
+    device: str,
+    threads: int = 0,
+    workers: int = 1,
+    ray: str | None = None,
+    **options: Any,
 ) -> None:
-    """Load a model and evaluate it with a progress bar."""
+    """Load a model and evaluate it with a progress bar; ``options`` are those of ``evaluate``."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -194,27 +220,82 @@ def run_evaluation(
         TimeRemainingColumn,
     )
 
-    from histoclick import machine
     from histoclick.evaluate import evaluate
     from histoclick.models import registry
 
-    device = machine.resolve(device)
-    card, _ = registry.find(registry.default_id() if model is None else model)
-    segmenter = registry.load(model, device=device)
+    card, folder = registry.find(registry.default_id() if model is None else model)
+    if card.untrained:
+        say(f"{card.id} has untrained weights: its numbers check the machinery, and nothing else.")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bar:
+    with (
+        make_crew(folder.resolve(), device, threads, workers, ray) as crew,
+        Progress(*columns, TimeRemainingColumn()) as bar,
+    ):
+        machine = next(crew.map(describe, [device]))
         checking = bar.add_task("checking patches", total=len(patches))
         clicking = bar.add_task(f"clicking with {card.id}", total=len(patches))
         evaluate(
-            segmenter,
+            crew,
             patches,
             out,
             model=card_facts(card),
-            machine=machine.describe(device),
+            machine=machine,
             checked=lambda: bar.advance(checking),
             done=lambda patch, resumed: bar.advance(clicking),
             **options,
         )
+
+
+def make_crew(folder: Path, device: str, threads: int, workers: int, ray: str | None) -> Crew:
+    """Who clicks with the model in ``folder``; several on one machine get one thread each."""
+    from functools import partial
+
+    from histoclick.crew import Alone, Processes, RayCluster
+
+    if ray is None and workers == 1:
+        return Alone(load_segmenter(folder, device, threads))
+    threads = threads or 1
+    load = partial(load_segmenter, folder, device, threads)
+    if ray is None:
+        return Processes(load, workers)
+    if workers != 1:
+        raise HistoclickError("--workers and --ray: a Ray cluster knows its workers; give one only")
+    return RayCluster(load, ray, threads=threads, gpu=device.startswith("cuda"))
+
+
+def load_segmenter(folder: Path, device: str, threads: int) -> Segmenter:
+    """What every worker does first. ``threads``: 0 leaves their number to PyTorch."""
+    import torch
+
+    from histoclick import machine
+    from histoclick.datasets.demo import demo_samples
+    from histoclick.models import registry
+    from histoclick.trajectory import trajectory
+
+    if threads:
+        torch.set_num_threads(threads)
+    device = machine.resolve(device)
+    segmenter = registry.load(folder, device=device)
+    if device != "cpu":  # an accelerator's first calls compile and allocate: nobody's seconds
+        list(trajectory(segmenter, demo_samples(phantoms=0)[0], max_clicks=2))
+    return segmenter
+
+
+def describe(_: Segmenter, device: str) -> dict[str, Any]:
+    """The machine of a worker."""
+    from histoclick import machine
+
+    return machine.describe(machine.resolve(device))
+
+
+def parse_start(text: str, seed: int) -> Start | None:
+    """``--start`` as what it names; ``None`` is nothing."""
+    from histoclick import records
+    from histoclick.starts import Corrupted, Folder
+
+    if text == records.NOTHING:
+        return None
+    return Corrupted(seed) if text == "corrupted" else Folder(Path(text).resolve())
 
 
 def parse_targets(text: str) -> tuple[float, ...]:
@@ -273,6 +354,11 @@ def main() -> None:
     except OSError as error:  # full disk, missing rights, a file where a folder should be
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         typer.echo(f"histoclick: {what}; check the path, your rights and the free space", err=True)
+        code = 2
+    except RuntimeError as error:  # torch has no other name for it on all devices
+        if "out of memory" not in str(error):
+            raise
+        typer.echo("histoclick: out of memory; use a smaller --batch or fewer --workers", err=True)
         code = 2
     if code == INTERRUPTED:
         typer.echo("\nhistoclick: interrupted; evaluate and demo continue when repeated.", err=True)

@@ -54,8 +54,9 @@ class SimulatedUser:
         """The rule in words, with everything that decides about the clicks."""
         words = RULES[self.rule]
         if self.jitter_px:
-            words += f", shaken by {self.jitter_px:g} px"
-        return words if self == SimulatedUser() else f"{words}; seed {self.seed}"
+            words += f", by a hand that shakes by {self.jitter_px:g} px"
+        chance = self.jitter_px or self.rule in _DEPTHS
+        return f"{words}; seed {self.seed}" if chance else words
 
     def click(self, patch: str, truth: Mask, predicted: Mask, clicked: tuple[Click, ...]) -> Click:
         """The click after ``clicked`` that answers ``predicted``; masks are (H, W) bool."""

@@ -27,7 +27,7 @@ from histoclick.types import BatchSegmenter, HistoclickError, Mask, Sample, Segm
 
 SHOWN_CLICKS = (1, 2, 3, 5, 10, 20)  # of the qualitative strips (Fig. 4)
 TIMED = 10  # patches that are clicked on one by one for their seconds, where others go in batches
-NOTHING = "nothing"  # what a user starts from unless told otherwise
+AT_ONCE = ("workers", "batch")  # of the card: the most there were, if they changed
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Protocol:
             "max_clicks": self.max_clicks,
             "targets": list(self.targets),
             "click_rule": self.user.described,
-            "start": self.start.described if self.start else NOTHING,
+            **(self.start.facts if self.start else {"start": records.NOTHING}),
         }
 
 
@@ -96,8 +96,9 @@ def evaluate(
     """Simulate a user on every patch and write the run folder ``out``.
 
     ``model``: its card as plain values, at least ``id`` and ``sha256``. ``machine``: what ran it.
-    ``batch``: patches clicked on at once, if the model can (``BatchSegmenter``); seconds are then
-    measured on ``TIMED`` patches, evenly spread and one by one, and NaN elsewhere. ``strips``: of
+    ``segmenter``: who answers the clicks, or a crew whose workers each have one. ``batch``: patches
+    clicked on at once, if the model can (``BatchSegmenter``); seconds are then measured on
+    ``TIMED`` patches, evenly spread and one by one, and NaN elsewhere. ``strips``: of
     how many patches, evenly spread over the set, the masks after selected clicks are kept for
     pictures. ``predictions``: keep the last mask of every patch as PNG. ``checked`` is called when
     a patch was found readable, ``done`` when it is finished. Returns ``out``.
@@ -110,6 +111,8 @@ def evaluate(
     if not out.exists():
         out.mkdir(parents=True)  # before all patches are read: a bad path is told at once
     crew = segmenter if isinstance(segmenter, Crew) else Alone(segmenter)
+    inference, batches = next(crew.map(_ways, [None]))
+    batch = batch if batches else 1
     data = {
         "name": patches.name,
         "patches": len(patches),
@@ -117,8 +120,8 @@ def evaluate(
         "sha256": patches.check(checked),
     }
     card = {"schema": 1, "model_id": model["id"], "protocol": protocol.facts, "model": model}
-    card |= {"data": data, "inference": next(crew.map(_settings, [None]))}
-    _open_run(out, card | {"machine": machine | {"batch": batch}})
+    card |= {"data": data, "inference": inference}
+    _open_run(out, card | {"machine": machine | {"workers": crew.workers, "batch": batch}})
     shown = frozenset(_spread(patches, strips))
     finished = _finished(out, patches)
     todo = []
@@ -188,9 +191,10 @@ def _steps(
             yield i, step
 
 
-def _settings(segmenter: Segmenter, _: None) -> dict[str, Any]:
-    """How a segmenter predicts, if it says so: what else a protocol card has to hold."""
-    return {"tta": "none", "zoom": "none"} | dict(getattr(segmenter, "settings", {}))
+def _ways(segmenter: Segmenter, _: None) -> tuple[dict[str, Any], bool]:
+    """How a segmenter predicts, if it says so, for the protocol card; whether for many at once."""
+    settings = {"tta": "none", "zoom": "none"} | dict(getattr(segmenter, "settings", {}))
+    return settings, isinstance(segmenter, BatchSegmenter)
 
 
 def _row(number: int, step: Step) -> Row:
@@ -201,6 +205,7 @@ def _row(number: int, step: Step) -> Row:
         "y": float(step.click.y),
         "positive": step.click.positive,
         "iou": step.iou,
+        "start_iou": step.start_iou,
         "flipped": step.flipped,
         "far_flipped": step.far_flipped,
         "seconds": step.seconds,
@@ -211,7 +216,7 @@ def _row(number: int, step: Step) -> Row:
 def _parts(todo: list[Patch], batch: int, timed: frozenset[str]) -> Iterator[tuple[Patch, ...]]:
     """Patches to be clicked on together: one by one those that are timed, then batches."""
     alone = [patch for patch in todo if batch == 1 or patch.id in timed]
-    together = [patch for patch in todo if patch not in alone]
+    together = [patch for patch in todo if batch > 1 and patch.id not in timed]
     yield from ((patch,) for patch in alone)
     for first in range(0, len(together), batch):
         yield tuple(together[first : first + batch])
@@ -224,17 +229,16 @@ def _open_run(out: Path, card: dict[str, Any]) -> None:
             raise HistoclickError(f"{out}: is not empty and holds no run; choose another --out")
         records.write_card(out, card)
         return
-    old = records.read_card(out)
+    old, complete = records.read_card(out), (out / records.TABLE).exists()
     same: dict[str, tuple[str, ...]] = {
-        "protocol": ("click_rule", "max_clicks", "start"),  # targets only name columns
+        # Targets only name columns.
+        "protocol": ("click_rule", "max_clicks", "start", "start_sha256"),
         "model": ("id", "sha256"),
         "data": ("name", "patches", "sha256"),
         "inference": tuple(card["inference"]),
         # A finished run may be opened anywhere; one run must not mix two machines' seconds.
-        "machine": ("device", "threads", "workers", "batch"),
+        "machine": () if complete else ("device", "threads"),
     }
-    if (out / records.TABLE).exists():
-        same["machine"] = ()
     for part, keys in same.items():
         if not isinstance(old.get(part), dict):
             raise HistoclickError(
@@ -247,8 +251,12 @@ def _open_run(out: Path, card: dict[str, Any]) -> None:
                     f"{out}: holds a run with another {part} ({key}: {known!r}, now "
                     f"{asked!r}); choose another --out or delete the folder"
                 )
-    if old["protocol"].get("targets") != card["protocol"]["targets"]:
-        records.write_card(out, old | {"protocol": card["protocol"]})
+    new = old | {"protocol": card["protocol"]}
+    if not complete:  # who runs out of memory goes on with fewer at once
+        most = {key: max(old["machine"].get(key, 1), card["machine"][key]) for key in AT_ONCE}
+        new |= {"machine": old["machine"] | most}
+    if new != old:
+        records.write_card(out, new)
 
 
 def _finished(out: Path, patches: PatchSet) -> dict[str, Finished]:

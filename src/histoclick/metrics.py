@@ -24,6 +24,8 @@ RESAMPLES = 10_000
 EXACT_SLIDES = 20  # up to here all 2**slides sign patterns are tried
 BLOCK = 4_000_000  # numbers held at once while resampling
 NORMAL = NormalDist()
+FAR_PX = 64  # farther away, a click is not meant to change anything
+HARM = 0.05  # IoU; who loses more than this has to repair it
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +137,21 @@ def curve_area(ious: Floats) -> Floats:
 def harmful(ious: Floats, least: float = 0.0) -> Floats:
     """Whether a click made it worse: 1 where it lowered the IoU by more than ``least``, else 0.
 
-    Returns (N, K - 1) for clicks 2 to K (the first has nothing to spoil), NaN where none was made.
-    Its mean is the harm rate (FocSAM's IoU difference between clicks, Huang et al. 2024, counted).
+    Returns (N, K - 1) for all columns but the first, NaN where no click was made. Its mean is the
+    harm rate (FocSAM's IoU difference between clicks, Huang et al. 2024, counted). Put the IoU of
+    the starting masks before the first click, if there were any: it can spoil them too.
     """
     change = np.diff(np.asarray(ious, dtype=np.float64), axis=-1)
     return np.where(np.isnan(change), np.nan, change < -least)
 
 
 def far_share(flips: Floats) -> Floats:
-    """Which part of what a click changed lies far from it.
+    """Which part of what a click changed lies farther than ``FAR_PX`` from it.
 
-    ``flips``: (N, K, 2) px that a click flipped, and those of them far from it. Returns (N, K - 1)
-    in [0, 1] for clicks 2 to K (the first draws the whole object), NaN where nothing was flipped.
+    ``flips``: (N, K, 2) px that a click flipped, and those of them far from it. Returns (N, K) in
+    [0, 1], NaN where nothing was flipped.
     """
-    flipped, far = np.moveaxis(np.asarray(flips, dtype=np.float64)[..., 1:, :], -1, 0)
+    flipped, far = np.moveaxis(np.asarray(flips, dtype=np.float64), -1, 0)
     shares: Floats = np.divide(far, flipped, out=np.full(far.shape, np.nan), where=flipped > 0)
     return shares
 

@@ -20,10 +20,12 @@ import tomli_w
 from histoclick.types import HistoclickError
 
 CARD, TABLE, JOURNAL = "run.toml", "clicks.parquet", "clicks.jsonl"
+NOTHING = "nothing"  # what a user starts from unless told otherwise
 ABOUT = {"model": "str", "dataset": "str", "patch": "str", "slide": "str"}
 CLICK = {
     "click": "int32", "x": "float64", "y": "float64", "positive": "bool", "iou": "float64",
-    "flipped": "int64", "far_flipped": "int64", "seconds": "float64", "encode_seconds": "float64",
+    "start_iou": "float64", "flipped": "int64", "far_flipped": "int64", "seconds": "float64",
+    "encode_seconds": "float64",
 }  # fmt: skip
 COLUMNS = ABOUT | CLICK
 

@@ -20,11 +20,12 @@ TRIES = 60
 
 
 class Start(Protocol):
-    """Where the first mask comes from. ``described`` stands in the protocol card."""
+    """Where the first mask comes from."""
 
     @property
-    def described(self) -> str:
-        """In words, with everything that decides about the masks."""
+    def facts(self) -> dict[str, str]:
+        """As the protocol card holds it: ``start`` in words, and ``start_sha256`` of masks that a
+        rule does not give."""
         ...
 
     def mask(self, sample: Sample) -> Mask:
@@ -43,9 +44,9 @@ class Corrupted:
     seed: int = 0
 
     @property
-    def described(self) -> str:
-        """In words."""
-        return f"truth corrupted to IoU {LOW:g} to {HIGH:g}, seed {self.seed}"
+    def facts(self) -> dict[str, str]:
+        """In words: the rule gives the masks."""
+        return {"start": f"the annotation, spoilt to IoU {LOW:g} to {HIGH:g}; seed {self.seed}"}
 
     def mask(self, sample: Sample) -> Mask:
         """A function of the seed and the patch alone."""
@@ -69,8 +70,8 @@ class Folder:
     path: Path
 
     @property
-    def described(self) -> str:
-        """With the SHA-256 of all masks: others would be another evaluation."""
+    def facts(self) -> dict[str, str]:
+        """With the SHA-256 of all masks, not their place: they may be moved."""
         if not self.path.is_dir():
             raise HistoclickError(
                 f"{self.path}: no such folder; give one with <patch>.png inside, or 'corrupted'"
@@ -78,7 +79,7 @@ class Folder:
         digest = hashlib.sha256()
         for file in sorted(self.path.glob("*.png")):
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-        return f"masks of {self.path.name}, SHA-256 {digest.hexdigest()}"
+        return {"start": "masks from a folder", "start_sha256": digest.hexdigest()}
 
     def mask(self, sample: Sample) -> Mask:
         """Raises ``HistoclickError`` where the mask is missing or has another size."""

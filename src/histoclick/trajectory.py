@@ -7,29 +7,30 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from histoclick.clicks import SimulatedUser
-from histoclick.metrics import iou
+from histoclick.metrics import FAR_PX, iou
 from histoclick.types import BatchSegmenter, Click, Mask, Prediction, Prompt, Sample, Segmenter
 
-FAR_PX = 64.0  # beyond this, a click is not meant to change anything
 DEEPEST = SimulatedUser()
+_reach = np.arange(-FAR_PX, FAR_PX + 1)
+NEAR = _reach[:, None] ** 2 + _reach**2 <= FAR_PX**2  # the disc around a click
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one click did.
 
-    ``iou``: after it. ``seconds``: of the predict call, NaN where many users were answered at once.
-    ``flipped``: pixels whose side changed; ``far_flipped``: those of them farther than ``FAR_PX``
-    from the click.
+    ``iou``: after it; ``start_iou``: before the first one of this user. ``seconds``: of the predict
+    call, NaN where many users were answered at once. ``flipped``: pixels whose side changed;
+    ``far_flipped``: those of them farther than ``FAR_PX`` from the click.
     """
 
     click: Click
     prediction: Prediction
     iou: float
+    start_iou: float
     seconds: float
     encode_seconds: float
     flipped: int
@@ -45,6 +46,7 @@ class Walk:
         self.prompt = Prompt()
         self._user = user
         self._mask = np.zeros(sample.mask.shape, bool) if start is None else start
+        self._start_iou = iou(sample.mask, self._mask)
 
     @property
     def done(self) -> bool:
@@ -52,9 +54,13 @@ class Walk:
         return bool((self._mask == self.sample.mask).all())
 
     def click(self) -> Prompt:
-        """The prompt with the click that answers the current mask."""
+        """The prompt with the click that answers the current mask.
+
+        Who starts from a mask that is exactly right confirms it with a click into the object.
+        """
         truth, clicks = self.sample.mask, self.prompt.clicks
-        click = self._user.click(self.sample.id, truth, self._mask, clicks)
+        seen = np.zeros_like(truth) if self.done else self._mask
+        click = self._user.click(self.sample.id, truth, seen, clicks)
         self.prompt = self.prompt.add(click)
         return self.prompt
 
@@ -65,8 +71,10 @@ class Walk:
         self.previous, self._mask = prediction, mask
         total = int(np.count_nonzero(flipped))
         far = total - _near(flipped, click)
-        right = iou(self.sample.mask, mask)
-        return Step(click, prediction, right, seconds, encode_seconds, total, far)
+        quality = iou(self.sample.mask, mask)
+        return Step(
+            click, prediction, quality, self._start_iou, seconds, encode_seconds, total, far
+        )
 
 
 def trajectory(
@@ -124,6 +132,7 @@ def lockstep(
 
 def _near(flipped: Mask, click: Click) -> int:
     """How many of the flipped pixels lie within ``FAR_PX`` of the click."""
-    disc = np.zeros(flipped.shape, np.uint8)
-    cv2.circle(disc, (round(click.x), round(click.y)), int(FAR_PX), 1, cv2.FILLED)
-    return int(np.count_nonzero(flipped & (disc > 0)))
+    top, left = round(click.y) - FAR_PX, round(click.x) - FAR_PX
+    around = flipped[max(top, 0) : top + len(NEAR), max(left, 0) : left + len(NEAR)]
+    disc = NEAR[max(-top, 0) :, max(-left, 0) :][: around.shape[0], : around.shape[1]]
+    return int(np.count_nonzero(around & disc))
