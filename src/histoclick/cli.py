@@ -30,6 +30,7 @@ models_app = typer.Typer(help="List, show and import models.", no_args_is_help=T
 app.add_typer(models_app, name="models")
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
+INCOMPLETE = 3  # the run went to its end, and parts of it are missing
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for the best there is.")]
@@ -125,6 +126,48 @@ def report(
     say(f"Open {files.page.resolve()} in a browser.")
 
 
+@app.command()
+def reproduce(
+    study: Annotated[str, typer.Argument(help="table1, or a TOML file that names a study.")],
+    data: Annotated[Path, typer.Option(help="Folder with the patch sets inside.")],
+    out: Annotated[Path, typer.Option(help="Folder for runs and report; repeated, it goes on.")],
+    scale: Annotated[
+        str, typer.Option(help="full: the paper's experiment; mini: runs everywhere.")
+    ] = "mini",
+    device: Device = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: as many as fit.")] = 0,
+    batch: Annotated[int, typer.Option(help="Patches answered at once, if the model can.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+) -> None:
+    """Evaluate every model of a study on every patch set, beside the published numbers."""
+    from histoclick.evaluate import Protocol
+    from histoclick.reproduce import reproduce
+    from histoclick.studies import read_study
+
+    chosen = read_study(study if study.endswith(".toml") else f"{study}-{scale}")
+    protocol = Protocol(chosen.max_clicks, chosen.targets)
+    files, missing = reproduce(
+        chosen,
+        data.resolve(),
+        out,
+        lambda model, patches, run: run_evaluation(
+            model, patches, run, device=device, threads=threads, workers=workers,
+            batch=batch, protocol=protocol,
+        ),
+        say,
+    )  # fmt: skip
+    if files is not None:
+        say(f"\n{chosen.title}\n\n{files.markdown.read_text(encoding='utf-8')}")
+    for part in missing:
+        say(f"Missing: {part}")
+    if files is None:
+        raise HistoclickError("nothing of the study could be evaluated; see what is missing above")
+    say(f"Open {files.page.resolve()} in a browser.")
+    if missing:
+        say("Repeat the command when the missing parts are there: only they will be done.")
+        raise typer.Exit(INCOMPLETE)
+
+
 @models_app.command("list")
 def list_models(json: Json = False) -> None:
     """The models this machine knows, built-in and imported."""
@@ -173,6 +216,19 @@ def import_model(
     say(f"Reading {file} ...")
     folder = import_model(file, family, id_)
     say(f"Imported into {folder}. Use it with: --model {id_}")
+
+
+@models_app.command("random")
+def random_model(
+    architecture: Annotated[str, typer.Argument(help="Such as hrnet18s.")],
+    out: Annotated[Path, typer.Option(help="Model folder to make.")],
+    family: Annotated[str, typer.Option(help="Such as ritm.")],
+) -> None:
+    """Make a model with random weights: to time a network without its weights."""
+    from histoclick.models.registry import with_random_weights
+
+    folder = with_random_weights(family, architecture, out)
+    say(f"Made {folder}, marked as untrained. Use it with: --model {folder}")
 
 
 @app.command()

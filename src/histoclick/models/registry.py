@@ -11,19 +11,26 @@ import importlib
 import os
 import re
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import platformdirs
 
 from histoclick.models.card import Card, read_card
 from histoclick.types import HistoclickError, Segmenter
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 BUILTIN = Path(__file__).parent / "builtin"
 FAMILIES = {
     "denseclick": "histoclick.models.denseclick.segmenter",
     "sam": "histoclick.models.sam.family",
+    "simpleclick": "histoclick.models.simpleclick.family",
     "baseline": "histoclick.models.baselines",
+    "peer": "histoclick.models.peers.family",
 }
 
 
@@ -41,6 +48,11 @@ class ImportableFamily(Family, Protocol):
     def convert(self, file: Path, id_: str, folder: Path) -> Card:
         """Check an official weight file strictly, write ``folder/weights.safetensors``, and say
         what it was. Raises ``HistoclickError`` for a file that is not exactly of this family."""
+        ...
+
+    def random_weights(self, architecture: str) -> Mapping[str, Tensor]:
+        """Weights that learned nothing, under their official names. Raises ``HistoclickError`` for
+        an unknown architecture, listing the known ones."""
         ...
 
 
@@ -136,13 +148,45 @@ def import_model(file: Path, family: str, id_: str) -> Path:
         raise HistoclickError(
             f"{home()}: cannot be made ({error.strerror}); set HISTOCLICK_HOME to a folder of yours"
         ) from None
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=home()) as partial:
-        folder = Path(partial) / id_
-        folder.mkdir()
-        card = cast(ImportableFamily, module).convert(file, id_, folder)
-        card.write(folder)
-        folder.rename(home() / id_)
-    return home() / id_
+    return _convert(cast(ImportableFamily, module), file, home() / id_)
+
+
+def with_random_weights(family: str, architecture: str, folder: Path) -> Path:
+    """Make a model ``folder`` whose weights learned nothing: to time a network, or to try a whole
+    study without its weights. Its card, and so every output, says ``untrained``.
+
+    Raises ``HistoclickError`` for an unknown family or architecture.
+    """
+    from histoclick.models.weights import write_safetensors
+
+    module = _family(family)
+    if not hasattr(module, "random_weights"):
+        raise HistoclickError(f"family '{family}' has no weights to draw")
+    family_ = cast(ImportableFamily, module)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".random-", dir=folder.parent) as partial:
+        file = Path(partial) / f"{architecture}.safetensors"
+        write_safetensors(family_.random_weights(architecture), file)
+        return _convert(family_, file, folder, untrained=True)
+
+
+def _convert(family: ImportableFamily, file: Path, folder: Path, untrained: bool = False) -> Path:
+    """The model ``folder``, there whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=folder.parent) as partial:
+        made = Path(partial) / folder.name
+        made.mkdir()
+        card = family.convert(file, folder.name, made)
+        if untrained:
+            card = replace(
+                card,
+                summary=f"Random weights ({card.architecture}): for timing, not for masks.",
+                licence="Apache-2.0",
+                origin="drawn at random by histoclick",
+                untrained=True,
+            )
+        card.write(made)
+        made.rename(folder)
+    return folder
 
 
 def _family(name: str) -> Family:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from histoclick.report import figures, measures, page, strips, tables
+from histoclick.report.published import published_table
 from histoclick.report.records import read_runs
+from histoclick.studies import Published
 from histoclick.types import HistoclickError
 
 __all__ = ["ReportFiles", "write_report"]
@@ -26,12 +28,18 @@ class ReportFiles:
     page: Path
 
 
-def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) -> ReportFiles:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    baseline: Path | None = None,
+    published: Sequence[Published] | None = None,
+) -> ReportFiles:
     """Write the report on ``runs`` into the folder ``out``, replacing one that is there.
 
     ``runs``: run folders, or folders of run folders. ``baseline``: a run, or a folder with one for
-    each dataset (and model family), to which the changes of NoC refer. Everything is computed from
-    those folders, and before the first file is written.
+    each dataset (and model family), to which the changes of NoC refer. ``published``: numbers of
+    others; the table (and ``published.csv``) that sets ours beside them. Everything is computed
+    from those folders, and before the first file is written.
 
     Raises ``HistoclickError`` for folders that are no runs or not comparable.
     """
@@ -42,6 +50,9 @@ def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) 
     clicks, ious = measures.clicks_table(loaded, baselines), measures.iou_table(loaded)
     stability = measures.stability_table(loaded)
     shown_tables = [clicks, ious, stability]
+    beside = published_table(loaded, published) if published is not None else None
+    if beside is not None:
+        shown_tables.insert(1, beside)
     curve = figures.curves(loaded)
     contents = {
         "table.md": tables.markdown(shown_tables).encode(),
@@ -51,6 +62,8 @@ def write_report(runs: Sequence[Path], out: Path, baseline: Path | None = None) 
         "curve.svg": figures.svg(curve),
         "index.html": page.render(loaded, shown_tables, shown, len(kept)).encode(),
     }
+    if beside is not None:
+        contents["published.csv"] = tables.comma_separated(beside).encode()
     if shown:
         contents["strips.png"] = figures.png(strips.figure(shown), dpi=160)
     try:

@@ -46,7 +46,7 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
     targets, budget = runs[0].card.targets, runs[0].card.max_clicks
     counted = targets[1:] or targets
     rows, notes = [], {INTERVALS: None}  # a dict keeps the order and says everything once
-    for run in _ordered(runs):
+    for run in ordered(runs):
         clicks = [metrics.clicks_to_reach(run.ious, target, budget) for target in targets]
         failures = [metrics.failed(run.ious, target, budget) for target in counted]
         columns = np.column_stack([*clicks, *failures]).astype(np.float64)
@@ -57,7 +57,7 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
             notes |= dict.fromkeys(_pairing(run, baseline))
         rows.append(
             (
-                *_about(run),
+                *about(run),
                 *map(_number, map(_noc, targets), intervals, [2] * len(targets), changes),
                 _seconds("SPC", run, run.seconds),
                 _seconds(
@@ -71,22 +71,28 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
             f"{baselines[0].folder}: a baseline for none of the runs, its dataset is "
             f"{baselines[0].card.dataset!r}; give another run on the same patches"
         )
+        if timed := _timed(run):
+            notes[timed] = None
     notes[f"NoC counts a failure as {budget} clicks, the budget. SPC in seconds."] = None
     names = (*map(_noc, targets), "SPC", "SPC with encode", *map(_nof, counted))
     return Table("Clicks to reach a target IoU", ABOUT + names, 2, tuple(rows), tuple(notes))
 
 
 def iou_table(runs: Sequence[Run]) -> Table:
-    """Mean IoU after 1, 5 and 20 clicks (as far as the budget goes) and area under the curve."""
+    """Mean IoU after 1, 5 and 20 clicks (as far as the budget goes) and area under the curve.
+
+    Where users started from masks, their mean IoU is that after 0 clicks.
+    """
     budget = runs[0].card.max_clicks
     shown = sorted({click for click in SHOWN_CLICKS if click <= budget} | {budget})
+    shown = [0, *shown] if runs[0].started else shown
     names = (*(f"IoU@{click}" for click in shown), "AUC")
     rows = []
-    for run in _ordered(runs):
-        after = metrics.held(run.ious)[:, np.array(shown) - 1]
+    for run in ordered(runs):
+        after = with_start(run)[:, shown]
         columns = np.column_stack([after, metrics.curve_area(run.ious)])
         intervals = metrics.mean_intervals(columns, run.slides)
-        rows.append((*_about(run), *map(_number, names, intervals, [3] * len(names))))
+        rows.append((*about(run), *map(_number, names, intervals, [3] * len(names))))
     notes = (
         INTERVALS,
         "IoU@k: mean IoU after click k; AUC: normalised area under the IoU-click curve over clicks "
@@ -97,22 +103,32 @@ def iou_table(runs: Sequence[Run]) -> Table:
 
 def stability_table(runs: Sequence[Run]) -> Table:
     """How steady the answers are: clicks that lower the IoU, and changes far from the click."""
-    names = ("Harm rate", "Harm rate after click 3", "Harm above 0.05", "Far-flip ratio")
+    names = ("Harm rate", f"Harm rate, > {metrics.HARM:g}", "Far-flip ratio")
     rows = []
-    for run in _ordered(runs):
-        harm = metrics.harmful(run.ious)
-        shares = [harm, harm[:, 2:], metrics.harmful(run.ious, 0.05)]
-        shares += [] if run.flips is None else [metrics.far_share(run.flips)]
-        cells = [_per_click(name, run, share) for name, share in zip(names, shares, strict=False)]
-        cells += [Cell("not recorded")] * (len(names) - len(cells))
-        rows.append((*_about(run), *cells))
+    for run in ordered(runs):
+        first = 0 if run.started else 1  # click that has something to spoil
+        ious = np.column_stack([run.start_ious, run.ious])[:, first:]
+        cells = [
+            _per_click(names[0], run, metrics.harmful(ious)),
+            _per_click(names[1], run, metrics.harmful(ious, metrics.HARM)),
+            Cell("not recorded")
+            if run.flips is None
+            else _per_click(names[2], run, metrics.far_share(run.flips)[:, first:]),
+        ]
+        rows.append((*about(run), *cells))
+    over = "Over all clicks" if runs[0].started else "Over all clicks but the first of each patch"
     notes = (
         INTERVALS,
-        "Over all clicks but the first of each patch. Harm rate: share of clicks that lower the "
-        "IoU, and that lower it by more than 0.05. Far-flip ratio: which part of the pixels a "
-        "click changes lies more than 64 px from it, mean over clicks that change any.",
+        f"{over}. Harm rate: share of clicks that lower the IoU, and that lower it by more than "
+        f"{metrics.HARM:g}. Far-flip ratio: which part of the pixels a click changes lies more "
+        f"than {metrics.FAR_PX} px from it, mean over clicks that change any.",
     )
     return Table("Stability", ABOUT + names, 2, tuple(rows), notes)
+
+
+def with_start(run: Run) -> NDArray[np.float64]:
+    """(N, K + 1) IoU after 0, 1, ... K clicks; who stops clicking keeps the mask."""
+    return np.column_stack([run.start_ious, metrics.held(run.ious)])
 
 
 def hardest_table(runs: Sequence[Run]) -> Table:
@@ -148,11 +164,13 @@ def hardest_table(runs: Sequence[Run]) -> Table:
     return Table(f"Hardest patches of {runs[0].card.dataset}", columns, 2, tuple(rows), (note,))
 
 
-def _ordered(runs: Sequence[Run]) -> list[Run]:
+def ordered(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one dataset together."""
     return [run for group in by_dataset(runs).values() for run in group]
 
 
-def _about(run: Run) -> tuple[Cell, ...]:
+def about(run: Run) -> tuple[Cell, ...]:
+    """The cells under ``ABOUT``."""
     weights = "untrained" if run.card.untrained else "trained"
     planned = run.card.patches
     slides = str(len(set(run.slides)))
@@ -191,7 +209,7 @@ def _number(name: str, estimate: Interval, digits: int, change: Difference | Non
     if change is None:
         text, detail, verdict = "", "", ""
     else:
-        text, detail = _signed(change.mean, digits), _bounds(change, digits)
+        text, detail = signed(change.mean, digits), _bounds(change, digits)
         # Fewer clicks are better.
         verdict = "better" if change.high < 0 else "worse" if change.low > 0 else ""
         numbers += [
@@ -228,6 +246,17 @@ def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
     return _number(name, spent, digits)
 
 
+def _timed(run: Run) -> str:
+    """On how many patches the seconds were measured, unless on all or on none."""
+    timed = int(np.isfinite(run.seconds).any(1).sum())
+    if timed in (0, len(run)):
+        return ""
+    return (
+        f"SPC of {run.label} on {run.card.dataset}: from the {timed} patches that were clicked on "
+        "one by one."
+    )
+
+
 def _per_click(name: str, run: Run, values: metrics.Floats) -> Cell:
     """The mean of (N, k) ``values`` over all clicks that have one."""
     made = np.isfinite(values)
@@ -250,7 +279,8 @@ def _plain(value: float, digits: int) -> str:
     return text.replace("-", MINUS) if float(text) else text.lstrip("-")
 
 
-def _signed(value: float, digits: int) -> str:
+def signed(value: float, digits: int) -> str:
+    """With a plus or a minus, none for zero."""
     text = _plain(value, digits)
     return f"+{text}" if value > 0 and float(text) else text
 
@@ -301,6 +331,6 @@ def _pairing(run: Run, baseline: Run) -> Iterator[str]:
     pairs = len(_common(run, baseline)[0])
     if pairs < len(run):
         yield (
-            f"{run.name} on {run.card.dataset}: the change is over the {pairs} patches that the "
+            f"{run.label} on {run.card.dataset}: the change is over the {pairs} patches that the "
             "baseline holds too."
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from histoclick.models.card import Card
 from histoclick.models.focalclick.network import VARIANTS, build, expected_shapes, recognise
@@ -73,6 +74,15 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
         parameters=sum(value.numel() for value in state.values()),
         notes=(f"{pipeline}, {how}; the weights alone do not tell S1 from S2",),
     )
+
+
+def random_weights(architecture: str) -> dict[str, Tensor]:
+    """Those of a network that learned nothing, under their official names."""
+    if architecture not in VARIANTS:
+        raise HistoclickError(
+            f"unknown architecture '{architecture}' of focalclick; known: {', '.join(VARIANTS)}"
+        )
+    return build(architecture).state_dict()
 
 
 def _pipeline(file: Path) -> tuple[str, str]:

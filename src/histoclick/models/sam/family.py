@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from histoclick.models.card import Card
+from histoclick.models.sam.keys import to_official
 from histoclick.models.sam.network import (
     INPUT_PX,
     VARIANTS,
@@ -58,3 +61,12 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
         input_size=INPUT_PX,
         parameters=sum(value.numel() for value in state.values()),
     )
+
+
+def random_weights(architecture: str) -> dict[str, Tensor]:
+    """Those of a network that learned nothing, under their official names."""
+    if architecture not in VARIANTS:
+        raise HistoclickError(
+            f"unknown architecture '{architecture}' of sam; known: {', '.join(VARIANTS)}"
+        )
+    return to_official(build(architecture).state_dict())

@@ -1,0 +1,98 @@
+"""Run a whole study: every model on every patch set, one report, and what is missing.
+
+The folder of a study holds ``runs/<patch set>/<model>``, ``models/`` (random weights, where the
+study allows them) and ``report/``. Started again, it goes on where it stopped, and takes in what
+has been imported or prepared since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from histoclick.models import registry
+from histoclick.patches import PatchSet, open_patch_set
+from histoclick.report import ReportFiles, write_report
+from histoclick.studies import StudiedModel, Study
+from histoclick.types import HistoclickError
+
+Evaluate = Callable[[str, PatchSet, Path], object]  # model, patches, run folder
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A part that could not be done: what, why, and where to get it."""
+
+    what: str
+    why: str
+    get: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}." + (f" Get {self.get}." if self.get else "")
+
+
+def reproduce(
+    study: Study,
+    root: Path,
+    out: Path,
+    evaluate: Evaluate,
+    say: Callable[[str], object] = lambda text: None,
+) -> tuple[ReportFiles | None, list[Missing]]:
+    """Evaluate what is there of ``study`` and report on it.
+
+    ``root``: where its patch sets lie. ``evaluate`` makes one run, or finishes it. Returns the
+    report, ``None`` if nothing could be evaluated, and what was missing or refused.
+    """
+    missing: list[Missing] = []
+    sets = list(_patch_sets(study, root, missing))
+    models = list(_models(study, out / "models", missing))
+    runs = []
+    for patches in sets:
+        for wanted, model in models:
+            run = out / "runs" / patches.name.replace("/", "-") / wanted.id
+            say(f"{wanted.id} on {patches.name}, {len(patches)} patches")
+            try:
+                evaluate(model, patches, run)
+                runs.append(run)
+            except HistoclickError as error:  # the other runs are not to blame
+                missing.append(Missing(f"{wanted.id} on {patches.name}", str(error), ""))
+    if not runs:
+        return None, missing
+    return write_report(runs, out / "report", published=study.published), missing
+
+
+def _patch_sets(study: Study, root: Path, missing: list[Missing]) -> Iterator[PatchSet]:
+    if not root.is_dir():
+        raise HistoclickError(f"{root}: no such folder; give the one with the patch sets inside")
+    places = {entry.folder: entry.get for entry in study.data}
+    if not places:
+        found = sorted(path.parent for path in root.rglob("images") if path.is_dir())
+        places = {str(folder.relative_to(root)): "" for folder in found}
+        if not places:
+            raise HistoclickError(
+                f"{root}: no patch set inside; one is a folder with images/ and masks/"
+            )
+    for folder, get in places.items():
+        try:
+            patches = open_patch_set(root / folder)
+        except HistoclickError as error:
+            missing.append(Missing(f"Patch set {folder}", str(error), get))
+            continue
+        yield patches.first(study.limit) if study.limit else patches
+
+
+def _models(
+    study: Study, folder: Path, missing: list[Missing]
+) -> Iterator[tuple[StudiedModel, str]]:
+    """Every model that is there or can be made, and how the registry calls it."""
+    for model in study.models:
+        made = folder / model.id
+        if model.id in registry.folders():
+            yield model, model.id
+        elif not (study.random_weights and model.architecture):
+            missing.append(Missing(f"Model {model.id}", "not imported", model.get))
+        else:
+            if not made.is_dir():
+                registry.with_random_weights(model.family, model.architecture, made)
+            yield model, str(made.resolve())

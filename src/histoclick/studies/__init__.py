@@ -1,0 +1,135 @@
+"""Studies: which models on which patch sets, and what others measured there.
+
+A study is a TOML file; those of the paper lie beside this module, and a copy of one with other
+models or patch sets is a study too.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from histoclick.types import HistoclickError
+
+HERE = Path(__file__).parent
+COLUMNS = ("noc80", "noc85", "noc90", "spc", "nof85", "nof90")  # that may have been published
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True, slots=True)
+class StudiedModel:
+    """A model of the registry. ``get``: where its weights come from. ``family`` and
+    ``architecture``: what to build with random weights where the study allows that."""
+
+    id: str
+    get: str = ""
+    family: str = ""
+    architecture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StudiedData:
+    """A patch set, as a folder below the root. ``get``: where it comes from."""
+
+    folder: str
+    get: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a source found with ``model`` on ``dataset`` (the patch set's name).
+
+    ``numbers``: by column of ``COLUMNS``; NoC in clicks, SPC in seconds, NoF as a share (0..1).
+    """
+
+    model: str
+    dataset: str
+    source: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Study:
+    """``limit``: patches per set, 0 for all. ``random_weights``: whether a model that is missing is
+    replaced by one of its architecture that learned nothing. Without ``data``, every patch set
+    below the root counts."""
+
+    title: str
+    models: tuple[StudiedModel, ...]
+    data: tuple[StudiedData, ...] = ()
+    published: tuple[Published, ...] = ()
+    max_clicks: int = 20
+    targets: tuple[float, ...] = (0.80, 0.85, 0.90)
+    limit: int = 0
+    random_weights: bool = False
+
+
+def shipped() -> dict[str, Path]:
+    """The studies that come with histoclick, by name."""
+    return {path.stem: path for path in sorted(HERE.glob("*.toml"))}
+
+
+def read_study(name_or_file: str) -> Study:
+    """A shipped study by name (``table1-mini``), or any TOML file.
+
+    Raises ``HistoclickError`` for an unknown name, unreadable TOML, and unknown or missing keys.
+    """
+    path = shipped().get(name_or_file, Path(name_or_file))
+    if not path.is_file():
+        raise HistoclickError(
+            f"unknown study '{name_or_file}'; known: {', '.join(shipped())}, or give a TOML file"
+        )
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HistoclickError(f"{path}: not valid TOML ({error}); mend it") from None
+    models = [_part(StudiedModel, entry, path) for entry in _tables(content, "model", path)]
+    data = [_part(StudiedData, entry, path) for entry in _tables(content, "data", path)]
+    published = [_published(entry, path) for entry in _tables(content, "published", path)]
+    if not models:
+        raise HistoclickError(f"{path}: names no [[model]]; add at least one")
+    settings = content | {"models": tuple(models), "data": tuple(data)}
+    settings["published"] = tuple(published)
+    if isinstance(settings.get("targets"), list):
+        settings["targets"] = tuple(settings["targets"])
+    return _part(Study, settings, path)
+
+
+def _tables(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """Take the tables ``[[name]]`` out of ``content``."""
+    tables = content.pop(name, [])
+    if not isinstance(tables, list) or not all(isinstance(entry, dict) for entry in tables):
+        raise HistoclickError(f"{path}: {name} is no list of tables; write [[{name}]]")
+    return tables
+
+
+def _part(kind: type[Part], entry: dict[str, Any], path: Path) -> Part:
+    """``entry`` as a ``kind``, every key and type checked against its defaults and annotations."""
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(entry.keys() - known.keys())
+    missing = [n for n, each in known.items() if n not in entry and each.default is MISSING]
+    problems = [f"unknown {key}" for key in unknown] + [f"missing {key}" for key in missing]
+    kinds = {"str": str, "int": int, "bool": bool}
+    for name, value in entry.items():
+        wanted = kinds.get(str(known[name].type)) if name in known else None
+        if wanted and type(value) is not wanted:
+            problems.append(f"{name} is {value!r} and must be of type {wanted.__name__}")
+    if problems:
+        raise HistoclickError(f"{path}: {', '.join(problems)}; mend the study")
+    return kind(**entry)
+
+
+def _published(entry: dict[str, Any], path: Path) -> Published:
+    numbers = {column: entry.pop(column) for column in COLUMNS if column in entry}
+    wrong = [f"{name} = {value!r}" for name, value in numbers.items() if not _is_number(value)]
+    if wrong:
+        raise HistoclickError(f"{path}: {', '.join(wrong)}; give a number of 0 or more")
+    entry["numbers"] = {name: float(value) for name, value in numbers.items()}
+    return _part(Published, entry, path)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
