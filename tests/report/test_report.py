@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -31,6 +32,7 @@ model_id = "{model}"
 max_clicks = {budget}
 targets = {targets}
 click_rule = "deepest point of the larger error"
+start = "{start}"
 tta = "none"
 zoom = "none"
 [model]
@@ -66,6 +68,7 @@ def make_run(
     data_sha: str = "",
     pictures: int = 0,
     seed: int = 0,
+    start: str = "nothing",
 ) -> Path:
     """A run whose IoU climbs faster with ``skill``; deterministic."""
     rng = np.random.default_rng([seed, len(model), len(dataset)])
@@ -73,6 +76,7 @@ def make_run(
     for i in range(patches):
         ceiling, patch = rng.uniform(0.82, 0.99), f"p{i:02d}"
         encode = rng.uniform(0.5, 1.5)
+        before = 0.0 if start == "nothing" else rng.uniform(0.2, 0.7)
         for click in range(1, budget + 1):
             climb = ceiling * (1 - 0.6 * math.exp(-skill * rng.uniform(0.7, 1.3) * (click - 1)))
             rows.append(
@@ -80,7 +84,9 @@ def make_run(
                     "model": model, "dataset": dataset, "patch": patch,
                     "slide": f"s{i % slides}" if slides else patch,
                     "click": click, "x": float(rng.integers(64)), "y": float(rng.integers(48)),
-                    "positive": bool(click % 2), "iou": climb,
+                    "positive": bool(click % 2), "iou": climb, "start_iou": before,
+                    "flipped": (flipped := int(rng.integers(3) * rng.integers(500))),
+                    "far_flipped": int(rng.integers(flipped + 1)),
                     "seconds": rng.uniform(0.01, 0.03), "encode_seconds": encode,
                 }
             )  # fmt: skip
@@ -90,7 +96,7 @@ def make_run(
     pd.DataFrame(rows).astype({"click": "int32"}).to_parquet(folder / "clicks.parquet", index=False)
     card = CARD.format(
         model=model, family=family, dataset=dataset, patches=patches, slides=slides, budget=budget,
-        targets=targets, untrained=str(untrained).lower(), sha=64 * "a",
+        targets=targets, untrained=str(untrained).lower(), sha=64 * "a", start=start,
         data_sha=data_sha or dataset * 3,
     )  # fmt: skip
     (folder / "run.toml").write_text(card, encoding="utf-8")
@@ -155,6 +161,16 @@ def expected(run: Path) -> dict[str, float]:
         for before, after in pairwise(rows):
             areas += (before["iou"] + after["iou"]) / 2 / (BUDGET - 1)
     numbers["AUC"] = areas / n
+    harms, severe, shares = [], [], []
+    for rows in patches.values():
+        for before, after in pairwise(rows):
+            harms.append(after["iou"] < before["iou"])
+            severe.append(after["iou"] < before["iou"] - 0.05)
+            if after["flipped"]:
+                shares.append(after["far_flipped"] / after["flipped"])
+    numbers["Harm rate"] = sum(harms) / len(harms)
+    numbers["Harm rate, > 0.05"] = sum(severe) / len(severe)
+    numbers["Far-flip ratio"] = sum(shares) / len(shares)
     return numbers
 
 
@@ -215,12 +231,13 @@ def tables_of(runs: list[Path], baselines: list[Path] | None = None) -> list[Tab
     return [
         measures.clicks_table(loaded, read_runs(baselines) if baselines else []),
         measures.iou_table(loaded),
+        measures.stability_table(loaded),
     ]
 
 
 def numbers_of(tables: list[Table]) -> pd.DataFrame:
     """The CSV of ``tables``, read back."""
-    return pd.read_csv(StringIO(comma_separated(tables[0].beside(tables[1]))))
+    return pd.read_csv(StringIO(comma_separated(tables[0].beside(tables[1]).beside(tables[2]))))
 
 
 def read(path: Path) -> str:
@@ -283,15 +300,19 @@ def test_markdown_and_page_show_the_numbers(runs: list[Path], files: ReportFiles
         for value in shown:
             assert value in line
             assert value in words
-        second = [f"{numbers[name]:.3f}" for name in ("IoU@1", "IoU@5", "IoU@20", "AUC")]
-        assert any(all(value in line for value in second) for line in text.splitlines())
-        assert all(value in words for value in second)
+        for names in (
+            ("IoU@1", "IoU@5", "IoU@20", "AUC"),
+            ("Harm rate", "Harm rate, > 0.05", "Far-flip ratio"),
+        ):
+            values = [f"{numbers[name]:.3f}" for name in names]
+            assert any(all(value in line for value in values) for line in text.splitlines())
+            assert all(value in words for value in values)
 
 
 def test_rows_of_markdown_have_as_many_cells_as_the_head(files: ReportFiles) -> None:
     lines = [line for line in read(files.markdown).splitlines() if line.startswith("|")]
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
-    assert cells == [12] * 6 + [9] * 6
+    assert cells == [12] * 6 + [9] * 6 + [8] * 6
 
 
 def test_changes_against_the_baseline_are_paired(runs: list[Path], files: ReportFiles) -> None:
@@ -316,8 +337,8 @@ def test_changes_against_the_baseline_are_paired(runs: list[Path], files: Report
 def test_latex_escapes_names_and_keeps_its_columns(files: ReportFiles) -> None:
     text = read(files.latex)
     assert r"slow\_but \& 100\% (untrained weights)" in text
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
-    for block, columns in zip(text.split(r"\begin{tabular}")[1:], (11, 8), strict=True):
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+    for block, columns in zip(text.split(r"\begin{tabular}")[1:], (11, 8, 7), strict=True):
         body = block.split(r"\toprule")[1].split(r"\bottomrule")[0]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {columns - 1}
@@ -363,9 +384,31 @@ def test_page_tells_definitions_protocol_and_hardest_patches(
 
 
 def test_untrained_weights_are_marked_in_every_output(files: ReportFiles) -> None:
-    for path in (files.markdown, files.latex, files.page, files.curve_svg):
-        assert "untrained weights" in read(path), path
+    name, mark = "slow_but & 100%", " (untrained weights)"
+    for path, shown in ((files.markdown, name), (files.latex, r"slow\_but \& 100\%")):
+        assert read(path).count(shown) == read(path).count(shown + mark) > 0, path
     assert pd.read_csv(files.csv)["weights"].tolist() == ["trained", "untrained"] * 2
+    drawn = re.findall(r">([^<]*slow_but[^<]*)<", read(files.curve_svg))
+    assert set(drawn) == {name.replace("&", "&amp;") + mark}
+
+
+def test_untrained_weights_are_marked_wherever_the_page_names_the_model(files: ReportFiles) -> None:
+    text = read(files.page)
+    words = re.sub(r"[()]", "", Page(text).words)
+    warning = "Untrained weights. slow_but & 100% runs on weights that were never trained."
+    assert warning in words
+    told = words.replace(warning, "").split(" Protocol What the runs say of themselves")[0]
+    assert told.count("slow_but & 100%") == told.count("slow_but & 100% untrained weights") > 6
+    assert "untrained no yes no yes" in words  # the cards side by side
+    assert text.count('alt="slow_but &amp; 100% (untrained weights) ·') == text.count('alt="slow')
+    pictures = [
+        base64.b64decode(each).decode() for each in re.findall(r"svg\+xml;base64,([^\"]+)", text)
+    ]
+    assert len(pictures) == 6  # curves, histograms and harm, for light and dark paper
+    for picture in pictures:
+        drawn = re.findall(r">([^<]*slow_but[^<]*)<", picture)
+        assert drawn
+        assert all("(untrained weights)" in each for each in drawn)
 
 
 def test_untrained_weights_are_marked_in_strips(runs: list[Path]) -> None:
@@ -390,6 +433,19 @@ def test_curves_draw_the_mean_after_each_click(runs: list[Path]) -> None:
         assert line.tolist() == pytest.approx(mean)
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["fast", "slow_but & 100% (untrained weights)"]
+
+
+def test_harm_curve_is_the_share_of_patches_that_lost(runs: list[Path]) -> None:
+    figure = figures.harm(read_runs(runs[:2]))
+    lines = [np.asarray(line.get_xydata()) for line in figure.axes[0].get_lines()]
+    assert len(lines) == 2
+    for line, run in zip(lines, runs[:2], strict=True):
+        patches = trajectories(run).values()
+        for click, share in line.tolist():
+            k = round(click) - 1
+            worse = [rows[k]["iou"] < rows[k - 1]["iou"] for rows in patches]
+            assert share == pytest.approx(sum(worse) / len(worse))
+        assert line[:, 0].tolist() == list(range(2, BUDGET + 1))
 
 
 def test_histograms_hold_every_patch_once(runs: list[Path]) -> None:
@@ -474,6 +530,70 @@ def test_dollars_and_angles_in_names_are_taken_literally(tmp_path: Path) -> None
     assert "<i>" not in page
     assert "a$b$ <i>" in Page(page).words
     assert r"a\$b\$ $<$i$>$ & 50\$\_" in read(files.latex)
+
+
+# --- starting masks, unsteady users, batches ---------------------------------------------------
+
+
+def test_masks_to_start_from_are_click_zero_and_can_be_spoilt(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", start="the annotation, spoilt", budget=6, targets=[0.9])
+    files = write_report([run], tmp_path / "out")
+    row, patches = pd.read_csv(files.csv).iloc[0], trajectories(run).values()
+    starts = [rows[0]["start_iou"] for rows in patches]
+    assert row["IoU@0"] == pytest.approx(sum(starts) / len(starts))
+    harms, shares = [], []
+    for rows in patches:
+        before = rows[0]["start_iou"]
+        for each in rows:
+            harms.append(each["iou"] < before)
+            before = each["iou"]
+            if each["flipped"]:
+                shares.append(each["far_flipped"] / each["flipped"])
+    assert row["Harm rate"] == pytest.approx(sum(harms) / len(harms))
+    assert row["Far-flip ratio"] == pytest.approx(sum(shares) / len(shares))
+    loaded = read_runs([run])
+    for figure, first in ((figures.curves(loaded), 0), (figures.harm(loaded), 1)):
+        line = np.asarray(figure.axes[0].get_lines()[0].get_xydata())
+        assert line[:, 0].tolist() == list(range(first, 7))
+    assert figures.curves(loaded).axes[0].get_lines()[0].get_ydata()[0] == pytest.approx(
+        sum(starts) / len(starts)
+    )
+    words = Page(read(files.page)).words
+    assert "First mask: the annotation, spoilt." in words
+    assert "First mask The annotation, spoilt. The user corrects it" in words
+
+
+def test_runs_before_flips_were_recorded_are_readable(tmp_path: Path) -> None:
+    old = make_run(tmp_path / "old", "old")
+    change(old, lambda r: r.drop(columns=["start_iou", "flipped", "far_flipped"]))
+    card = (old / "run.toml").read_text(encoding="utf-8").replace('start = "nothing"\n', "")
+    (old / "run.toml").write_text(card, encoding="utf-8")
+    new = make_run(tmp_path / "new", "new")
+    files = write_report([old, new], tmp_path / "out")
+    stability = read(files.markdown).split("**Stability**")[1].splitlines()
+    assert "| not recorded |" in next(line for line in stability if line.startswith("| old"))
+    row = pd.read_csv(files.csv).iloc[0]
+    assert np.isnan(row["Far-flip ratio"])
+    ious = read_run(old).ious
+    assert row["Harm rate"] == pytest.approx((np.diff(ious) < 0).mean())
+    assert "not recorded" in Page(read(files.page)).words
+
+
+def test_seconds_are_of_the_patches_that_were_timed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+
+    def batched(records: pd.DataFrame) -> pd.DataFrame:
+        records.loc[records["patch"] >= "p03", ["seconds", "encode_seconds"]] = math.nan
+        return records
+
+    change(run, batched)
+    tables = tables_of([run])
+    rows = [row for rows in list(trajectories(run).values())[:3] for row in rows]
+    row = numbers_of(tables).iloc[0]
+    assert row["SPC"] == pytest.approx(sum(row["seconds"] for row in rows) / len(rows))
+    assert "SPC of fast on liver: from the 3 patches" in markdown(tables)
+    change(run, lambda r: r.assign(seconds=math.nan, encode_seconds=math.nan))
+    assert "| not measured | not measured |" in markdown(tables_of([run]))
 
 
 # --- partial and odd runs ----------------------------------------------------------------------
@@ -628,10 +748,11 @@ def without_clicks(run: Path) -> None:
 
 
 def in_card(old: str, new: str) -> Any:
-    def alter(run: Path) -> None:
+    def alter(run: Path) -> Path:
         text = (run / "run.toml").read_text(encoding="utf-8")
         assert old in text
         (run / "run.toml").write_text(text.replace(old, new), encoding="utf-8")
+        return run
 
     return alter
 
@@ -702,7 +823,16 @@ def misfit_strip(run: Path) -> None:
         (in_column("iou", math.nan), "column iou has gaps"),
         (in_column("seconds", math.inf), "column seconds is not finite"),
         (in_column("slide", "elsewhere"), "a patch has two slides"),
-        (in_column("encode_seconds", 99.0), "two slides or two encodes"),
+        (in_column("encode_seconds", 99.0), "two slides, two encodes or two starts"),
+        (in_column("start_iou", 0.5), "two slides, two encodes or two starts"),
+        (in_column("start_iou", 1.5), "column start_iou exceeds 1"),
+        (in_column("far_flipped", -1), "column far_flipped falls below 0"),
+        (
+            lambda run: change(
+                in_card('"nothing"', '"masks"')(run), lambda r: r.drop(columns="flipped")
+            ),
+            "no column flipped",
+        ),
         (lambda run: change(run, lambda r: r.astype({"positive": "i8"})), "positive holds int64"),
         (lambda run: change(run, lambda r: r.astype({"click": "f8"})), "click holds float64"),
         (bad_strip, "p00.npz: not readable"),
@@ -727,6 +857,7 @@ def test_bad_run_is_refused_in_one_sentence_and_nothing_is_written(
         ({"budget": 10}, "their click budget differ (20 and 10)"),
         ({"targets": [0.9]}, "their targets differ"),
         ({"data_sha": "other"}, "their patches differ"),
+        ({"start": "masks"}, "their starting masks differ (nothing and masks)"),
     ],
 )
 def test_runs_by_other_rules_are_not_put_side_by_side(

@@ -1,12 +1,13 @@
 """Figures of numbers, in ink for light or dark paper. Matplotlib without any global state.
 
-``curves`` is Fig. 3 of the paper; ``histograms`` shows what the mean in NoC hides.
+``curves`` is Fig. 3 of the paper; ``histograms`` shows what the mean in NoC hides, ``harm`` which
+clicks spoil something.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import ceil
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from histoclick import metrics
-from histoclick.report.measures import by_dataset
+from histoclick.report.measures import by_dataset, with_start
 from histoclick.report.records import Run
 
 STYLE: dict[Any, Any] = {
@@ -61,7 +62,38 @@ DARK = Ink(
 
 @matplotlib.rc_context(STYLE)
 def curves(runs: Sequence[Run], ink: Ink = LIGHT) -> Figure:
-    """Mean IoU after each click with its 95 % band: a panel per dataset, a line per model."""
+    """Mean IoU after each click with its 95 % band: a panel per dataset, a line per model.
+
+    Masks that users started from stand at click 0.
+    """
+    first = 0 if runs[0].started else 1
+    figure = _lines(runs, ink, "mean IoU", first, lambda run: with_start(run)[:, first:])
+    for panel in figure.axes:
+        for target in runs[0].card.targets:
+            panel.axhline(target, color=ink.muted, lw=0.7, ls=(0, (1, 3)), zorder=1)
+        panel.set_ylim(top=1)
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def harm(runs: Sequence[Run], ink: Ink = LIGHT) -> Figure:
+    """Share of patches that each click made worse, as ``curves``; needs a click that can."""
+    first = 1 if runs[0].started else 2
+
+    def harmed(run: Run) -> metrics.Floats:
+        return metrics.harmful(with_start(run)[:, first - 1 :])
+
+    figure = _lines(runs, ink, "patches made worse", first, harmed)
+    for panel in figure.axes:
+        panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+def _lines(
+    runs: Sequence[Run], ink: Ink, label: str, first: int, values: Callable[[Run], metrics.Floats]
+) -> Figure:
+    """Means of the columns of ``values`` (N, budget - first + 1), at clicks from ``first`` on."""
     groups, look = by_dataset(runs), _looks(runs, ink)
     columns = min(max(PANEL_WIDTHS), len(groups))
     lines = ceil(len(groups) / columns)
@@ -72,18 +104,16 @@ def curves(runs: Sequence[Run], ink: Ink = LIGHT) -> Figure:
     for panel in panels.flat[len(groups) :]:
         panel.remove()
     budget = runs[0].card.max_clicks
-    clicks = np.arange(1, budget + 1)
+    clicks = np.arange(first, budget + 1)
     handles = {}
     for panel, (dataset, group) in zip(panels.flat, groups.items(), strict=False):
         _frame(panel, ink)
-        partial = ", ".join(run.name for run in group if run.partial)
+        partial = ", ".join(run.label for run in group if run.partial)
         name = f"{dataset} (partial: {partial})" if partial else dataset
         panel.set_title(name, loc="left", color=ink.text, weight="bold", fontsize=10)
-        for target in runs[0].card.targets:
-            panel.axhline(target, color=ink.muted, lw=0.7, ls=(0, (1, 3)), zorder=1)
         for run in group:
             colour, marker, dash = look[run.label]
-            bands = metrics.mean_intervals(metrics.held(run.ious), run.slides)
+            bands = metrics.mean_intervals(values(run), run.slides)
             panel.fill_between(
                 clicks,
                 [band.low for band in bands],
@@ -95,12 +125,11 @@ def curves(runs: Sequence[Run], ink: Ink = LIGHT) -> Figure:
                 [band.mean for band in bands],
                 color=colour, ls=dash, lw=1.8, marker=marker, ms=4, mew=0, zorder=3,
             )  # fmt: skip
-        panel.set_xlim(0.5, budget + 0.5)
-        panel.set_xticks(sorted({1, *range(5, budget + 1, 5), budget}))
+        panel.set_xlim(first - 0.5, budget + 0.5)
+        panel.set_xticks(sorted({first, *range(5, budget + 1, 5), budget}))
         panel.set_xlabel("clicks", color=ink.text)
-        panel.set_ylim(top=1)
     for panel in panels[:, 0]:
-        panel.set_ylabel("mean IoU", color=ink.text)
+        panel.set_ylabel(label, color=ink.text)
     figure.legend(
         list(handles.values()), list(handles), loc="outside upper left", frameon=False,
         labelcolor=ink.text, handlelength=3, borderaxespad=0.1, ncols=beside,

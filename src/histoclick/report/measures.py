@@ -71,9 +71,8 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
             f"{baselines[0].folder}: a baseline for none of the runs, its dataset is "
             f"{baselines[0].card.dataset!r}; give another run on the same patches"
         )
-        if timed := _timed(run):
-            notes[timed] = None
     notes[f"NoC counts a failure as {budget} clicks, the budget. SPC in seconds."] = None
+    notes |= dict.fromkeys(note for run in runs for note in _timed(run))
     names = (*map(_noc, targets), "SPC", "SPC with encode", *map(_nof, counted))
     return Table("Clicks to reach a target IoU", ABOUT + names, 2, tuple(rows), tuple(notes))
 
@@ -246,15 +245,14 @@ def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
     return _number(name, spent, digits)
 
 
-def _timed(run: Run) -> str:
+def _timed(run: Run) -> Iterator[str]:
     """On how many patches the seconds were measured, unless on all or on none."""
     timed = int(np.isfinite(run.seconds).any(1).sum())
-    if timed in (0, len(run)):
-        return ""
-    return (
-        f"SPC of {run.label} on {run.card.dataset}: from the {timed} patches that were clicked on "
-        "one by one."
-    )
+    if 0 < timed < len(run):
+        yield (
+            f"SPC of {run.label} on {run.card.dataset}: from the {timed} patches that were clicked "
+            "on one by one."
+        )
 
 
 def _per_click(name: str, run: Run, values: metrics.Floats) -> Cell:

@@ -17,9 +17,12 @@ from histoclick.records import COLUMNS
 from histoclick.types import HistoclickError
 
 KINDS = {"str": "OU", "bool": "b", "int32": "iu", "int64": "iu", "float64": "fiu"}  # of numpy
-LEAST = {"click": 1, "iou": 0, "flipped": 0, "far_flipped": 0, "seconds": 0, "encode_seconds": 0}
+LEAST = {
+    "click": 1, "iou": 0, "start_iou": 0, "flipped": 0, "far_flipped": 0, "seconds": 0,
+    "encode_seconds": 0,
+}  # fmt: skip
 GAPS = ("seconds", "encode_seconds")  # who answers many users at once cannot be timed
-LATER = ("flipped", "far_flipped")  # columns that older runs do not have
+LATER = ("start_iou", "flipped", "far_flipped")  # columns that older runs do not have
 UNKNOWN_SLIDE = "(not recorded)"
 
 
@@ -35,6 +38,7 @@ class Card:
     data_sha256: str
     click_rule: str
     start: str
+    start_sha256: str
     max_clicks: int
     targets: tuple[float, ...]
     facts: dict[str, dict[str, Any]]
@@ -46,7 +50,8 @@ class Run:
 
     ``records``: a row per patch and click, as in ``clicks.parquet``. ``patches``, ``slides``: (N,)
     names. ``ious``: (N, K) after each click, ``seconds``: (N, K) s, both NaN where a patch got no
-    further click; seconds also where they were not measured. ``encode_seconds``: (N,) s. ``flips``:
+    further click; seconds also where they were not measured. ``encode_seconds``: (N,) s.
+    ``start_ious``: (N,) of the masks the user started from, 0 where that was nothing. ``flips``:
     (N, K, 2) px, changed by each click and changed far from it, NaN as ``ious``; ``None`` if the
     run does not say. ``name``: the model's id, with the folder where two runs would read the same.
     """
@@ -59,6 +64,7 @@ class Run:
     ious: NDArray[np.float64]
     seconds: NDArray[np.float64]
     encode_seconds: NDArray[np.float64]
+    start_ious: NDArray[np.float64]
     flips: NDArray[np.float64] | None
     name: str
 
@@ -74,6 +80,11 @@ class Run:
     def label(self) -> str:
         """``name``, marked where the weights mean nothing."""
         return f"{self.name} (untrained weights)" if self.card.untrained else self.name
+
+    @property
+    def started(self) -> bool:
+        """Whether there were masks to start from, which the first click can spoil."""
+        return self.card.start != records.NOTHING
 
 
 def read_runs(folders: Iterable[Path]) -> list[Run]:
@@ -105,7 +116,7 @@ def comparable(one: Run, other: Run) -> None:
     rules = {"click rule": "click_rule", "click budget": "max_clicks", "targets": "targets"}
     rules["starting masks"] = "start"
     if one.card.dataset == other.card.dataset:
-        rules["patches"] = "data_sha256"
+        rules |= {"patches": "data_sha256", "starting masks' contents": "start_sha256"}
     for name, field in rules.items():
         here, there = getattr(one.card, field), getattr(other.card, field)
         if here != there:
@@ -148,7 +159,8 @@ def _card(folder: Path) -> Card:
             patches=int(data["patches"]),
             data_sha256=str(data["sha256"]),
             click_rule=str(protocol["click_rule"]),
-            start=str(protocol.get("start", "nothing")),
+            start=str(protocol.get("start", records.NOTHING)),
+            start_sha256=str(protocol.get("start_sha256", "")),
             max_clicks=int(protocol["max_clicks"]),
             targets=tuple(sorted(float(target) for target in protocol["targets"])),
             facts={name: part for name, part in facts.items() if isinstance(part, dict)},
@@ -183,7 +195,8 @@ def _unfinished(folder: Path, card: Card) -> pd.DataFrame:
 
 def _checked(table: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
     """``table`` as it should be, else ``HistoclickError``."""
-    asked = [name for name in COLUMNS if name in table.columns or name not in LATER]
+    later = LATER if card.start == records.NOTHING else ()
+    asked = [name for name in COLUMNS if name in table.columns or name not in later]
     missing = [name for name in asked if name not in table.columns]
     if missing:
         raise HistoclickError(f"{where}: no column {', '.join(missing)}; evaluate again")
@@ -198,8 +211,8 @@ def _checked(table: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
             raise HistoclickError(f"{wrong} falls below {LEAST[name]}; evaluate again")
         if name in GAPS and np.isinf(values).any():
             raise HistoclickError(f"{wrong} is not finite; evaluate again")
-    for name, most in (("iou", 1), ("click", card.max_clicks)):
-        if table[name].max() > most:
+    for name, most in (("iou", 1), ("start_iou", 1), ("click", card.max_clicks)):
+        if name in asked and table[name].max() > most:
             raise HistoclickError(f"{where}: column {name} exceeds {most}; evaluate again")
     for name, told in (("model", card.model), ("dataset", card.dataset)):
         others = sorted(set(table[name]) - {told})
@@ -226,15 +239,19 @@ def _run(folder: Path, card: Card, table: pd.DataFrame, where: Path) -> Run:
     ious[row, click - 1] = table["iou"]
     seconds[row, click - 1] = table["seconds"]
     flips = None
-    if all(name in table.columns for name in LATER):
+    if {"flipped", "far_flipped"} <= set(table.columns):
         flips = np.full((*ious.shape, 2), np.nan)
-        flips[row, click - 1] = table[list(LATER)]
+        flips[row, click - 1] = table[["flipped", "far_flipped"]]
+    if "start_iou" not in table.columns:
+        table = table.assign(start_iou=0.0)
     complete = np.isfinite(ious) == (np.arange(card.max_clicks) < clicks_made[:, None])
     if not complete.all() or clicks_made.max() > card.max_clicks:
         raise HistoclickError(f"{where}: clicks of a patch are not 1, 2, 3, ...; evaluate again")
-    per_patch = table.groupby("patch", sort=False)[["slide", "encode_seconds"]]
+    per_patch = table.groupby("patch", sort=False)[["slide", "encode_seconds", "start_iou"]]
     if per_patch.nunique().to_numpy().max() > 1:
-        raise HistoclickError(f"{where}: a patch has two slides or two encodes; evaluate again")
+        raise HistoclickError(
+            f"{where}: a patch has two slides, two encodes or two starts; evaluate again"
+        )
     if len(patches) > card.patches:
         raise HistoclickError(
             f"{where}: {len(patches)} patches, but its card says {card.patches}; evaluate again"
@@ -255,6 +272,7 @@ def _run(folder: Path, card: Card, table: pd.DataFrame, where: Path) -> Run:
         ious=ious[finished],
         seconds=seconds[finished],
         encode_seconds=first["encode_seconds"].to_numpy(dtype=np.float64)[finished],
+        start_ious=first["start_iou"].to_numpy(dtype=np.float64)[finished],
         flips=None if flips is None else flips[finished],
         name=card.model,
     )
