@@ -89,6 +89,17 @@ class EarlyFusionSegmenter:
         self.max_side = max_side
         self.device = torch.device(device)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """How it predicts, for the protocol card."""
+        told = {"zoom": "none" if self.rule is None else str(self.rule)}
+        told["tta"] = "flip" if self.flip else "none"
+        if self.click_limit is not None:
+            told["click_limit"] = str(self.click_limit)
+        if self.max_side is not None:
+            told["max_side"] = f"{self.max_side} px"
+        return told
+
     def encode(self, image: RGB8) -> EarlyFusionEncoded:
         """Only keeps ``image``, (H, W, 3) uint8 RGB: every part of these networks sees clicks."""
         check_image(image)

@@ -1,7 +1,7 @@
 """Weight files: read safely, verified, written whole. Knows no model family.
 
 Files come from strangers. Nothing in them is executed: pickles are read by torch's restricted
-unpickler, which knows tensors and plain containers only.
+unpickler, which knows tensors and plain containers only, or by ``pickles``, which calls nothing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from histoclick.models.pickles import read_tensors
 from histoclick.types import HistoclickError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 _WRAPPERS = ("state_dict", "model")  # the usual names under which training code files the weights
-_TORCH = (b"PK\x03\x04", b"\x80")  # how torch's files begin: zip archive, or pickle before 1.6
+_ZIP = b"PK\x03\x04"
+_TORCH = (_ZIP, b"\x80")  # how torch's files begin: zip archive, or pickle before 1.6
 _POINTERS = (b"version https://git-lfs.github.com", b"# xet version")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path, *, skip_objects: bool = False) -> dict[str, Tensor]:
     """The named tensors of a ``.safetensors``, ``.pth`` or ``.pt`` file, on the CPU.
 
-    A dictionary around them (``{"state_dict": ...}``, ``{"model": ...}``) is taken off. Raises
-    ``HistoclickError`` for everything that is not a readable, harmless file of tensors.
+    A dictionary around them (``{"state_dict": ...}``, ``{"model": ...}``) is taken off.
+    ``skip_objects``: for families whose official files hold Python objects beside the weights;
+    those are passed over, neither made nor run. Raises ``HistoclickError`` for everything that is
+    not a readable, harmless file of tensors.
     """
     if not path.is_file():
         raise HistoclickError(f"there is no weight file {path}; check the path")
@@ -47,7 +51,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     elif path.suffix in {".pth", ".pt"} and not head.startswith(_TORCH):
         raise _damaged(path, "not written by torch")
     elif path.suffix in {".pth", ".pt"}:
-        content = _read_pickle(path)
+        content = _read_pickle(path, skip_objects and head.startswith(_ZIP))
     else:
         raise HistoclickError(
             f"{path} is no weight file by its name; give a .safetensors, .pth or .pt file"
@@ -113,8 +117,10 @@ def _read_safetensors(path: Path) -> Any:
         raise _damaged(path, str(error)) from error
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path, skip_objects: bool) -> Any:
     try:
+        if skip_objects:
+            return read_tensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise HistoclickError(

@@ -129,6 +129,12 @@ class ZoomRule:
             return roi
         return found
 
+    def __str__(self) -> str:
+        target = self.target
+        size = f"{target} px" if isinstance(target, int) else f"{target[0]} x {target[1]} px"
+        begin = "always" if self.skip_clicks < 0 else f"from click {self.skip_clicks + 1} on"
+        return f"to {size}, {begin}, expansion {self.expansion:g}, at least {self.min_side} px"
+
     def resized(self, roi: Roi) -> tuple[int, int]:
         """(height, width) at which the network sees ``roi``."""
         return self.target if isinstance(self.target, tuple) else fit(roi.shape, self.target)

@@ -1,0 +1,1 @@
+"""SimpleClick (Liu et al. 2023): a plain vision transformer that sees clicks and previous mask."""
