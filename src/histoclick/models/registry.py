@@ -28,6 +28,8 @@ BUILTIN = Path(__file__).parent / "builtin"
 FAMILIES = {
     "denseclick": "histoclick.models.denseclick.segmenter",
     "sam": "histoclick.models.sam.family",
+    "ritm": "histoclick.models.ritm.family",
+    "focalclick": "histoclick.models.focalclick.family",
     "simpleclick": "histoclick.models.simpleclick.family",
     "baseline": "histoclick.models.baselines",
     "peer": "histoclick.models.peers.family",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from histoclick.models.card import Card
 from histoclick.models.focalclick.network import VARIANTS, build, expected_shapes, recognise
 from histoclick.models.focalclick.segmenter import INPUT_PX, FocalClickSegmenter
+from histoclick.models.lineage import read_params
+from histoclick.models.nets.fold import fold
 from histoclick.models.weights import (
     check_keys,
     read_state_dict,
@@ -38,7 +38,8 @@ def load(card: Card, folder: Path, device: str) -> FocalClickSegmenter:
     file = folder / "weights.safetensors"
     state = read_state_dict(file)
     check_keys(shapes(state), expected_shapes(card.architecture), str(file))
-    net = build(card.architecture, state)
+    net = build(card.architecture, state).eval()
+    fold(net, device)
     return FocalClickSegmenter(net, input_px=card.input_size, device=device)
 
 
@@ -87,19 +88,10 @@ def random_weights(architecture: str) -> dict[str, Tensor]:
 
 def _pipeline(file: Path) -> tuple[str, str]:
     """S1 or S2, and how that is known."""
-    found: Any = _config(file)
-    for key in ("params", "pipeline_version", "value"):
-        found = found.get(key) if isinstance(found, dict) else None
-    if str(found).upper() in PIPELINES:
-        return str(found).upper(), "as its config says"
+    told = str(read_params(file).get("pipeline_version")).upper()
+    if told in PIPELINES:
+        return told, "as its config says"
     named = re.search(r"(?<![a-z0-9])s[12](?![a-z0-9])", file.stem.lower())
     if named:
         return named.group().upper(), "as its file name says"
     return "S2", "taken for it because neither config nor file name says so"
-
-
-def _config(file: Path) -> Any:
-    if file.suffix == ".safetensors":
-        return None
-    content = torch.load(file, map_location="cpu", weights_only=True)
-    return content.get("config") if isinstance(content, dict) else None

@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from histoclick.models.clickmaps import disks
 from histoclick.models.focalclick.refiner import Refined, Refiner, resize
 from histoclick.models.focalclick.roialign import roi_align
-from histoclick.models.focalclick.segformer import WIDTHS, SegFormer
+from histoclick.models.focalclick.segformer import WIDTHS as SEGFORMERS
+from histoclick.models.focalclick.segformer import SegFormer
+from histoclick.models.nets.hrnet import WIDTHS as HRNETS
+from histoclick.models.nets.hrnet import HRNet, maps_transform
+from histoclick.models.nets.normalise import Normalise
 
-MEAN = (0.485, 0.456, 0.406)  # of the backbones' training images, 0..1
-STD = (0.229, 0.224, 0.225)
 FOCUS_RADIUS = 5  # px on the focus crop
 
 
@@ -35,6 +37,9 @@ VARIANTS = {
     "segformerB0_S1": Variant("B0", True, 3),
     "segformerB0_S2": Variant("B0", False, 5),
     "segformerB3_S2": Variant("B3", False, 5),
+    "hrnet18s_S1": Variant("hrnet18s", True, 2),
+    "hrnet18s_S2": Variant("hrnet18s", False, 5),
+    "hrnet32_S2": Variant("hrnet32", False, 5),
 }
 
 
@@ -53,48 +58,42 @@ class Coarse(NamedTuple):
     auxiliary: Tensor | None
 
 
-class Scale(nn.Module):
-    """One learned factor, never negative."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.full((1,), 0.05))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape."""
-        return x * self.scale.abs()
-
-
 class FocalClickNet(nn.Module):
     """Both networks. The segmenter and the training ask them one after the other."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self.halved, self.radius = variant.halved, variant.radius
-        width = WIDTHS[variant.backbone]
-        self.feature_extractor = SegFormer(width)
-        # official files of the SegFormers hold it, but nothing asks it
-        self.maps_transform = _maps_transform(3, 2, 32).requires_grad_(False)
-        self.refiner = Refiner(width.head, gate=True)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(STD)[:, None, None], persistent=False)
+        self.normalise = Normalise()
+        self.feature_extractor: HRNet | SegFormer
+        if variant.backbone in HRNETS:
+            hrnet = HRNETS[variant.backbone]
+            self.feature_extractor = HRNet(hrnet)
+            self.maps_transform = maps_transform()
+            self.refiner = Refiner(2 * hrnet.ocr, gate=False)
+        else:
+            segformer = SEGFORMERS[variant.backbone]
+            self.feature_extractor = SegFormer(segformer)
+            # official files of the SegFormers hold it, but nothing asks it
+            self.maps_transform = maps_transform(3, 2, 32).requires_grad_(False)
+            self.refiner = Refiner(segformer.head, gate=True)
 
     def forward(self, image: Tensor, before: Tensor, points: Tensor) -> Coarse:
         """Of the target crop: ``image`` (B, 3, H, W) RGB in 0..1, the probabilities ``before`` this
         click (B, 1, H, W), and ``points`` (B, 2n, 3) on it as in ``clickmaps``."""
-        height, width = image.shape[2:]
-        image = (image - self.mean) / self.std
-        maps = torch.cat([before, disks(points, height, width, self.radius)], 1)
+        size = (image.shape[2], image.shape[3])
+        image = self.normalise(image)
+        maps = torch.cat([before, disks(points, *size, self.radius)], 1)
         if self.halved:
             image, maps = (
                 F.interpolate(each, scale_factor=0.5, mode="bilinear", align_corners=True)
                 for each in (image, maps)
             )
-        logits, feature = self.feature_extractor(image, maps)
-        return Coarse(resize(logits, (height, width)), feature, None)
+        if isinstance(self.feature_extractor, SegFormer):
+            logits, feature = self.feature_extractor(image, maps)
+            return Coarse(resize(logits, size), feature, None)
+        seen = self.feature_extractor(image, self.maps_transform(maps))
+        return Coarse(resize(seen.logits, size), seen.feature, resize(seen.auxiliary, size))
 
     def refine(self, image: Tensor, points: Tensor, coarse: Coarse, boxes: Tensor) -> Refined:
         """Of the focus crop: ``image`` (B, 3, h, w) RGB in 0..1 and ``points`` on it; ``boxes``
@@ -135,12 +134,3 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
         if name in state:
             return widths.get(len(state[name]))
     return None
-
-
-def _maps_transform(kernel: int, stride: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 16, kernel, stride, kernel // 2),
-        nn.LeakyReLU(0.2),
-        nn.Conv2d(16, outputs, 3, 2, 1),
-        Scale(),
-    )
