@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from histoclick.models.clickmaps import pack, pad
 from histoclick.models.device import finish
-from histoclick.models.prompts import check_image, check_prompt
+from histoclick.models.prompts import check_image, check_previous, check_prompt
 from histoclick.models.zoom import Roi, ZoomRule, fit
 from histoclick.types import RGB8, Click, Logits, Prediction, Prompt
 
@@ -30,6 +30,13 @@ class EarlyFusionEncoded:
     """``pixels``: (1, 3, H, W) uint8 RGB on the segmenter's device."""
 
     pixels: Tensor
+
+    @classmethod
+    def of(cls, image: RGB8, device: torch.device) -> EarlyFusionEncoded:
+        """A copy of ``image``, (H, W, 3) uint8 RGB."""
+        check_image(image)
+        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1)[None], order="C"))
+        return cls(pixels.to(device))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -102,9 +109,7 @@ class EarlyFusionSegmenter:
 
     def encode(self, image: RGB8) -> EarlyFusionEncoded:
         """Only keeps ``image``, (H, W, 3) uint8 RGB: every part of these networks sees clicks."""
-        check_image(image)
-        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1)[None], order="C"))
-        return EarlyFusionEncoded(pixels.to(self.device))
+        return EarlyFusionEncoded.of(image, self.device)
 
     def encode_batch(self, images: Sequence[RGB8]) -> list[EarlyFusionEncoded]:
         """``encode`` of every image."""
@@ -166,11 +171,7 @@ class EarlyFusionSegmenter:
     ) -> EarlyFusionMemory:
         if previous is None:
             return EarlyFusionMemory(torch.zeros(1, 1, *encoded.shape, device=self.device), None)
-        if previous.logits.shape != encoded.shape:
-            raise ValueError(
-                f"the previous mask is {previous.logits.shape} and the image {encoded.shape}; give "
-                "a mask of the image's size"
-            )
+        check_previous(previous, encoded.shape)
         if previous.memory is None:
             logits = torch.from_numpy(np.asarray(previous.logits, np.float32))[None, None]
             return EarlyFusionMemory(torch.sigmoid(logits.to(self.device)), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from histoclick.types import RGB8, Prompt
+from histoclick.types import RGB8, Prediction, Prompt
 
 
 def check_image(image: RGB8) -> None:
@@ -30,3 +30,12 @@ def check_prompt(prompt: Prompt, shape: tuple[int, int], *, boxes: bool) -> None
             raise ValueError(
                 f"click ({click.x:g}, {click.y:g}) lies outside the image of {width}x{height} px"
             )
+
+
+def check_previous(previous: Prediction, shape: tuple[int, int]) -> None:
+    """Raise ``ValueError`` for an answer about an image of another ``shape`` (height, width)."""
+    if previous.logits.shape != shape:
+        raise ValueError(
+            f"the previous mask is {previous.logits.shape} and the image {shape}; give a mask of "
+            "the image's size"
+        )

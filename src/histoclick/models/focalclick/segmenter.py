@@ -22,7 +22,7 @@ from histoclick.models.earlyfusion import THRESHOLD, EarlyFusionEncoded, logits_
 from histoclick.models.focalclick.crops import focus_crop, progressive_merge
 from histoclick.models.focalclick.network import Coarse, FocalClickNet
 from histoclick.models.focalclick.refiner import Refined, resize
-from histoclick.models.prompts import check_image, check_prompt
+from histoclick.models.prompts import check_previous, check_prompt
 from histoclick.models.zoom import Roi, ZoomRule
 from histoclick.types import RGB8, Click, Logits, Mask, Prediction, Prompt
 
@@ -90,11 +90,18 @@ class FocalClickSegmenter:
         self.merge = merge
         self.device = torch.device(device)
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """How it predicts, for the protocol card."""
+        return {
+            "zoom": f"{self.rule}; focus crop {self.focus_ratio:g}",
+            "tta": "none",
+            "merge": self.merge,
+        }
+
     def encode(self, image: RGB8) -> EarlyFusionEncoded:
         """Only keeps ``image``, (H, W, 3) uint8 RGB: every part of the networks sees clicks."""
-        check_image(image)
-        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1)[None], order="C"))
-        return EarlyFusionEncoded(pixels.to(self.device))
+        return EarlyFusionEncoded.of(image, self.device)
 
     def encode_batch(self, images: Sequence[RGB8]) -> list[EarlyFusionEncoded]:
         """``encode`` of every image."""
@@ -146,11 +153,7 @@ class FocalClickSegmenter:
         memory: FocalClickMemory | None = None
         before, mask = np.zeros(encoded.shape, np.float32), np.zeros(encoded.shape, np.bool_)
         if previous is not None:
-            if previous.logits.shape != encoded.shape:
-                raise ValueError(
-                    f"the previous mask is {previous.logits.shape} and the image {encoded.shape}; "
-                    "give a mask of the image's size"
-                )
+            check_previous(previous, encoded.shape)
             memory, mask = previous.memory, previous.mask
             before = expit(previous.logits) if memory is None else memory.probabilities
         # the published predictor takes a new target at every click; it never keeps one
