@@ -2,12 +2,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from histoclick.clicks import inner_distance_squared, next_click, sample_click
-from histoclick.types import Click
+from histoclick.clicks import (
+    RULES,
+    SimulatedUser,
+    inner_distance_squared,
+    next_click,
+    sample_click,
+)
+from histoclick.types import Click, HistoclickError
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
 
@@ -110,3 +116,126 @@ def test_sampling_is_seeded(seed: int) -> None:
     none = np.zeros_like(truth)
     first = [sample_click(truth, none, np.random.default_rng(seed)) for _ in range(2)]
     assert first[0] == first[1]
+
+
+users = st.builds(
+    SimulatedUser,
+    st.sampled_from(sorted(RULES)),
+    st.sampled_from([0.0, 0.7, 5.0, 1000.0]),
+    st.integers(0, 2**31),
+)
+CLICKED = (Click(0, 0), Click(1, 2, False))
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """A truth and another mask of its size."""
+    truth = draw(masks)
+    return truth, draw(arrays(bool, truth.shape))
+
+
+@settings(max_examples=40, deadline=None)
+@given(users, questions(), st.text(max_size=5), st.integers(0, 3))
+def test_a_click_is_a_function_of_seed_patch_and_number(
+    user: SimulatedUser, question: tuple[np.ndarray, np.ndarray], patch: str, number: int
+) -> None:
+    truth, predicted = question
+    clicked = tuple(Click(0, 0, bool(i % 2)) for i in range(number))
+    before = truth.copy(), predicted.copy()
+    click = user.click(patch, truth, predicted, clicked)
+    twin = SimulatedUser(user.rule, user.jitter_px, user.seed)
+    twin.click("another", truth, predicted, clicked)  # leaves no trace
+    assert twin.click(patch, truth, predicted, clicked) == click
+    np.testing.assert_array_equal(truth, before[0])
+    np.testing.assert_array_equal(predicted, before[1])
+
+
+@given(users, questions(), st.text(max_size=5))
+def test_clicks_are_pixels_of_the_image(
+    user: SimulatedUser, question: tuple[np.ndarray, np.ndarray], patch: str
+) -> None:
+    truth, predicted = question
+    click = user.click(patch, truth, predicted, ())
+    assert isinstance(click.x, int)
+    assert isinstance(click.y, int)
+    assert 0 <= click.x < truth.shape[1]
+    assert 0 <= click.y < truth.shape[0]
+
+
+@given(users, questions(), st.text(max_size=5))
+def test_a_steady_hand_clicks_into_an_error_of_the_click_s_sign(
+    user: SimulatedUser, question: tuple[np.ndarray, np.ndarray], patch: str
+) -> None:
+    truth, predicted = question
+    click = SimulatedUser(user.rule, 0, user.seed).click(patch, truth, predicted, ())
+    if (truth != predicted).any():
+        assert truth[click.y, click.x] == click.positive
+        assert predicted[click.y, click.x] != click.positive
+    shaken = user.click(patch, truth, predicted, ())
+    assert shaken.positive == click.positive  # the hand shakes, not the mind
+
+
+@given(st.sampled_from(sorted(RULES)), questions(), st.integers(0, 2**31))
+def test_no_pixel_is_clicked_twice_while_others_are_wrong(
+    rule: str, question: tuple[np.ndarray, np.ndarray], seed: int
+) -> None:
+    truth, predicted = question
+    user = SimulatedUser(rule, seed=seed)
+    clicked: list[Click] = []
+    for _ in range(min(int((truth != predicted).sum()), 12)):
+        clicked.append(user.click("p", truth, predicted, tuple(clicked)))
+    assert len({(click.x, click.y) for click in clicked}) == len(clicked)
+
+
+@given(questions(), st.text(max_size=5), st.integers(0, 99))
+def test_the_default_user_is_the_published_one_whatever_the_seed(
+    question: tuple[np.ndarray, np.ndarray], patch: str, seed: int
+) -> None:
+    truth, predicted = question
+    user = SimulatedUser(seed=seed)
+    assert user.click(patch, truth, predicted, CLICKED[:0]) == next_click(truth, predicted)
+    assert user.described == SimulatedUser().described == RULES["deepest"]
+
+
+def test_jitter_has_the_spread_it_says_and_patches_their_own() -> None:
+    truth = np.zeros((201, 201), bool)
+    truth[60:141, 60:141] = True
+    user, none = SimulatedUser(jitter_px=5.0, seed=1), np.zeros_like(truth)
+    clicks = [user.click(f"p{i}", truth, none, ()) for i in range(400)]
+    offsets = np.array([(click.x - 100, click.y - 100) for click in clicks])
+    assert np.abs(offsets.mean(0)).max() < 1  # four standard errors
+    assert offsets.std(0) == pytest.approx([5, 5], rel=0.15)
+    assert abs(np.corrcoef(offsets.T)[0, 1]) < 0.2
+
+
+def test_rules_and_clicks_of_one_patch_differ_by_number_and_seed() -> None:
+    truth = np.ones((60, 60), bool)
+    none = np.zeros_like(truth)
+    for rule in ("inner", "random"):
+        found = {
+            SimulatedUser(rule, seed=seed).click("p", truth, none, CLICKED[:number])
+            for seed in range(3)
+            for number in range(3)
+        }
+        assert len(found) == 9
+    described = {
+        SimulatedUser(rule, jitter, seed).described
+        for rule in RULES
+        for jitter in (0, 2.5)
+        for seed in (0, 1)
+    }
+    assert len(described) == 11  # without chance the seed says nothing
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (("middle",), "unknown click rule 'middle'; known: deepest, inner, random"),
+        (("deepest", -1.0), "a jitter of -1.0 px"),
+        (("deepest", float("nan")), "a jitter of nan px"),
+        (("deepest", 0.0, -1), "the seed is -1"),
+    ],
+)
+def test_impossible_users(bad: tuple[object, ...], why: str) -> None:
+    with pytest.raises(HistoclickError, match=why):
+        SimulatedUser(*bad)  # type: ignore[arg-type]

@@ -1,8 +1,10 @@
 import contextlib
 import json
 import tomllib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -10,16 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeEncoded, FakeSegmenter, make_samples
-from histoclick.clicks import next_click
-from histoclick.evaluate import Protocol, evaluate
+from fakes import BatchFake, FakeEncoded, FakeSegmenter, make_samples
+from histoclick.clicks import SimulatedUser
+from histoclick.crew import Alone, Processes
+from histoclick.evaluate import Protocol, Task, evaluate
 from histoclick.patches import PatchSet, write_patch_set
 from histoclick.records import COLUMNS
-from histoclick.trajectory import trajectory
+from histoclick.starts import Corrupted, Folder
 from histoclick.types import HistoclickError, Prediction, Prompt
 
 MODEL = {"id": "fake", "sha256": "0"}
 PROTOCOL = Protocol(max_clicks=4)
+UNSTEADY = Protocol(4, user=SimulatedUser("inner", 2.0, seed=3), start=Corrupted(3))
 
 
 def run(patches: PatchSet, out: Path, **options: Any) -> pd.DataFrame:
@@ -33,20 +37,6 @@ def without_times(records: pd.DataFrame) -> pd.DataFrame:
     return records.drop(columns=["seconds", "encode_seconds"])
 
 
-def test_a_trajectory_is_the_recurrence() -> None:
-    sample = make_samples(1)[0]
-    prompt, previous, mask = Prompt(), None, np.zeros(sample.mask.shape, bool)
-    encoded = FakeSegmenter().encode(sample.image)
-    for step in trajectory(FakeSegmenter(), sample, 6):
-        click = next_click(sample.mask, mask, prompt.clicks)
-        prompt = prompt.add(click)
-        previous = FakeSegmenter().predict(encoded, prompt, previous)
-        mask = previous.mask
-        assert step.click == click
-        np.testing.assert_array_equal(step.prediction.logits, previous.logits)
-        assert step.iou == (mask & sample.mask).sum() / (mask | sample.mask).sum()
-
-
 def test_records_hold_every_click_of_every_patch(patch_set: PatchSet, tmp_path: Path) -> None:
     records = run(patch_set, tmp_path / "run")
     assert list(records.columns) == list(COLUMNS)
@@ -54,6 +44,8 @@ def test_records_hold_every_click_of_every_patch(patch_set: PatchSet, tmp_path: 
     assert records.groupby("patch")["click"].apply(list).tolist() == [[1, 2, 3, 4]] * 5
     assert set(records["slide"]) == {"slide0", "slide1", "slide2"}
     assert (records["seconds"] >= 0).all()
+    assert (records["start_iou"] == 0).all()
+    assert (records["far_flipped"] <= records["flipped"]).all()
     assert not (tmp_path / "run/clicks.jsonl").exists()
 
 
@@ -90,6 +82,127 @@ def test_interrupted_anywhere_and_started_again(
     pd.testing.assert_frame_equal(without_times(again), without_times(whole))
 
 
+class Shuffled(Alone):
+    """A crew that is ready in an order of chance, and Ctrl-C after ``left`` tasks."""
+
+    def __init__(self, seed: int, left: int | None = None) -> None:
+        super().__init__(BatchFake())
+        self._rng = np.random.default_rng(seed)
+        self._left = left
+
+    def map(self, task: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+        todo = list(items)
+        for i in self._rng.permutation(len(todo)):
+            if isinstance(todo[i], Task) and self._left is not None:
+                self._left -= 1
+                if self._left < 0:
+                    raise KeyboardInterrupt
+            yield from super().map(task, [todo[i]])
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, 6), st.integers(1, 4)), max_size=3),
+    torn=st.integers(0, 40),
+    seed=st.integers(0, 99),
+    protocol=st.sampled_from([PROTOCOL, UNSTEADY]),
+)
+def test_neither_batches_nor_the_order_of_work_nor_interrupts_show_in_the_records(
+    tmp_path_factory: pytest.TempPathFactory,
+    cuts: list[tuple[int, int]],
+    torn: int,
+    seed: int,
+    protocol: Protocol,
+) -> None:
+    folder = tmp_path_factory.mktemp("crews")
+    patches = write_patch_set(make_samples(7), folder / "patches")
+    whole = run(patches, folder / "whole", protocol=protocol)
+    journal = folder / "cut/clicks.jsonl"
+    with mock.patch("histoclick.evaluate.TIMED", 2):
+        for left, batch in cuts:
+            crew = Shuffled(seed, left)
+            with contextlib.suppress(KeyboardInterrupt):
+                run(patches, folder / "cut", segmenter=crew, batch=batch, protocol=protocol)
+            if journal.exists() and torn:
+                journal.write_bytes(journal.read_bytes()[:-torn])
+        again = run(patches, folder / "cut", segmenter=Shuffled(seed), batch=3, protocol=protocol)
+    pd.testing.assert_frame_equal(without_times(again), without_times(whole))
+
+
+def test_batches_are_timed_on_a_few_patches_one_by_one(
+    patch_set: PatchSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histoclick.evaluate.TIMED", 2)
+    model = BatchFake()
+    records = run(patch_set, tmp_path / "run", segmenter=model, batch=2)
+    timed = records.groupby("patch")["seconds"].apply(lambda seconds: seconds.notna().all())
+    assert timed[timed].index.tolist() == ["p00", "p03", "p04"]  # and the one left over
+    untimed = records[records["patch"].isin(["p01", "p02"])]
+    assert untimed[["seconds", "encode_seconds"]].isna().all(axis=None)
+    assert model.sizes == [2] * 4
+    assert tomllib.loads((tmp_path / "run/run.toml").read_text())["machine"]["batch"] == 2
+
+
+def test_who_runs_out_of_memory_goes_on_with_fewer_at_once(
+    patch_set: PatchSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histoclick.evaluate.TIMED", 1)
+    for left, batch in ((1, 3), (1, 2), (None, 1)):
+        crew = Shuffled(0, left)
+        with contextlib.suppress(KeyboardInterrupt):
+            run(patch_set, tmp_path / "run", segmenter=crew, batch=batch)
+        card = tomllib.loads((tmp_path / "run/run.toml").read_text())
+        assert card["machine"] == {"workers": 1, "batch": 3}  # the most there were
+    assert (tmp_path / "run/clicks.parquet").exists()
+
+
+def test_who_answers_one_at_a_time_is_asked_one_at_a_time(
+    patch_set: PatchSet, tmp_path: Path
+) -> None:
+    records = run(patch_set, tmp_path / "run", batch=3)
+    assert records["seconds"].notna().all()
+    assert tomllib.loads((tmp_path / "run/run.toml").read_text())["machine"]["batch"] == 1
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    with Processes(BatchFake, 2) as crew:
+        yield crew
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_processes_make_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: Processes, batch: int
+) -> None:
+    """Whole, and interrupted with work under way."""
+    monkeypatch.setattr("histoclick.evaluate.TIMED", 3)
+    patches = write_patch_set(make_samples(12), tmp_path / "patches")
+    options: dict[str, Any] = {"protocol": UNSTEADY, "predictions": True, "strips": 2}
+    whole = run(patches, tmp_path / "whole", **options)
+
+    def interrupted(patch: str, resumed: bool) -> None:
+        raise KeyboardInterrupt
+
+    options |= {"segmenter": processes, "batch": batch}
+    with pytest.raises(KeyboardInterrupt):
+        run(patches, tmp_path / "cut", **options, done=interrupted)
+    kept = (tmp_path / "cut/clicks.jsonl").read_bytes()
+    assert kept.count(b"\n") == 1
+    resumed = []
+    again = run(patches, tmp_path / "cut", **options, done=lambda *told: resumed.append(told[1]))
+    assert sum(resumed) == 1
+    pd.testing.assert_frame_equal(without_times(again), without_times(whole))
+    for folder in ("predictions", "strips"):
+        files = sorted((tmp_path / "whole" / folder).iterdir())
+        for file in files:
+            other = tmp_path / "cut" / folder / file.name
+            if file.suffix == ".png":
+                assert file.read_bytes() == other.read_bytes()
+            else:
+                with np.load(file) as one, np.load(other) as two:
+                    assert all((one[name] == two[name]).all() for name in one.files)
+
+
 def test_finished_patches_are_not_done_again(patch_set: PatchSet, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(patch_set, tmp_path / "run", segmenter=Interrupting(10))
@@ -114,6 +227,39 @@ def test_another_run_is_not_continued(patch_set: PatchSet, tmp_path: Path, part:
     with pytest.raises(HistoclickError, match=f"another {part}"):
         run(patches, tmp_path / "run", **other)
     assert (tmp_path / "run/clicks.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"user": SimulatedUser("deepest", 2.0)},
+        {"user": SimulatedUser("random")},
+        {"start": Corrupted()},
+    ],
+)
+def test_another_user_or_start_is_another_protocol(
+    patch_set: PatchSet, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    run(patch_set, tmp_path / "run")
+    with pytest.raises(HistoclickError, match=r"another protocol \((click_rule|start)"):
+        run(patch_set, tmp_path / "run", protocol=Protocol(4, **other))
+
+
+def test_one_s_predictions_are_another_s_start(patch_set: PatchSet, tmp_path: Path) -> None:
+    first = run(patch_set, tmp_path / "first", predictions=True)
+    protocol = Protocol(3, start=Folder(tmp_path / "first/predictions"))
+    second = run(patch_set, tmp_path / "second", protocol=protocol)
+    last = first.groupby("patch")["iou"].last()
+    assert second.groupby("patch")["start_iou"].first().tolist() == last.tolist()
+    # The fake draws on top of what is there: no step back to nothing.
+    assert (second.groupby("patch")["iou"].max() >= last).all()
+    (tmp_path / "first/predictions").rename(tmp_path / "moved")
+    moved = Protocol(3, start=Folder(tmp_path / "moved"))
+    pd.testing.assert_frame_equal(run(patch_set, tmp_path / "second", protocol=moved), second)
+    other = tmp_path / "moved/p00.png"
+    other.write_bytes((tmp_path / "moved/p01.png").read_bytes())
+    with pytest.raises(HistoclickError, match="another protocol \\(start_sha256"):
+        run(patch_set, tmp_path / "second", protocol=moved)
 
 
 def test_a_folder_with_something_else_is_left_alone(patch_set: PatchSet, tmp_path: Path) -> None:
@@ -224,6 +370,11 @@ def test_the_journal_is_one_line_a_patch(patch_set: PatchSet, tmp_path: Path) ->
         run(patch_set, tmp_path / "run", segmenter=Interrupting(9))
     lines = (tmp_path / "run/clicks.jsonl").read_text().splitlines()
     assert [json.loads(line)["patch"] for line in lines] == ["p00", "p01"]
+
+
+def test_a_batch_of_none_is_refused(patch_set: PatchSet, tmp_path: Path) -> None:
+    with pytest.raises(HistoclickError, match="the batch is 0"):
+        run(patch_set, tmp_path / "run", batch=0)
 
 
 @pytest.mark.parametrize("bad", [{"max_clicks": 0}, {"targets": ()}, {"targets": (85.0,)}])

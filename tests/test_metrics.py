@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import astuple
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +309,50 @@ def test_a_row_without_any_click_stays_without_a_number() -> None:
     assert np.isnan(metrics.held(ious)[0]).all()
     assert metrics.clicks_to_reach(ious, 0.5, 2).tolist() == [2, 1]
     assert metrics.failed(ious, 0.5, 2).tolist() == [True, False]
+
+
+# --- stability ---------------------------------------------------------------------------------
+
+
+@given(trajectories(), st.sampled_from([0.0, 0.05, 0.5]))
+def test_harm_is_what_comparing_neighbours_gives(
+    case: tuple[Rows, NDArray[np.float64]], least: float
+) -> None:
+    rows, ious = case
+    got = metrics.harmful(ious, least)
+    assert got.shape == (ious.shape[0], ious.shape[1] - 1)
+    for row, found in zip(rows, got.tolist(), strict=True):
+        twin = [float(before - after > least) for before, after in pairwise(row)]
+        assert found[: len(twin)] == twin
+        assert all(math.isnan(value) for value in found[len(twin) :])
+
+
+def test_harm_of_what_stays_equal_is_none() -> None:
+    assert metrics.harmful(np.array([[0.3, 0.3, 0.7, 0.7]])).tolist() == [[0, 0, 0]]
+    assert metrics.harmful(np.array([[0.5, 0.4375]]), 0.0625).tolist() == [[0]]  # not more
+
+
+flips = st.lists(
+    st.lists(
+        st.integers(0, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))),
+        min_size=3,
+        max_size=3,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(flips)
+def test_far_share_is_what_dividing_one_by_one_gives(rows: list[list[tuple[int, int]]]) -> None:
+    got = metrics.far_share(np.array(rows, float))
+    for row, found in zip(rows, got.tolist(), strict=True):
+        for (flipped, far), share in zip(row, found, strict=True):
+            assert share == far / flipped if flipped else math.isnan(share)
+
+
+def test_far_share_of_no_click_is_no_number() -> None:
+    assert np.isnan(metrics.far_share(np.full((1, 2, 2), np.nan))).all()
 
 
 # --- intervals ---------------------------------------------------------------------------------
