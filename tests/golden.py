@@ -109,3 +109,18 @@ def official_weights(family: Path, model: str, skip: str = "-") -> dict[str, Ten
             first = state[name].flatten()[: len(values)].numpy()
             np.testing.assert_allclose(first, values, rtol=1e-6, atol=1e-7, err_msg=name)
     return state
+
+
+def agrees(
+    arrays: Mapping[str, NDArray[Any]],
+    name: str,
+    full: Tensor | NDArray[Any],
+    stride: int,
+    atol: float,
+) -> None:
+    """Asserts that ``full`` is what the fixture holds of it, and has its mean, std, min and max."""
+    full = np.asarray(full)
+    found = full[..., ::stride, ::stride]
+    np.testing.assert_allclose(found, arrays[name], rtol=0, atol=atol, err_msg=name)
+    stats = [full.mean(dtype=np.float64), full.std(dtype=np.float64), full.min(), full.max()]
+    np.testing.assert_allclose(stats, arrays[f"{name}__stats"], rtol=0, atol=atol, err_msg=name)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import golden
+import toy
 from histoclick.clicks import next_click
 from histoclick.models.clickmaps import disks
 from histoclick.models.focalclick.crops import focus_crop, progressive_merge
@@ -30,25 +30,17 @@ class ToyNetwork(nn.Module):
     """The closed form of the reference's toy: clicks blurred into blobs."""
 
     def forward(self, image: Tensor, before: Tensor, points: Tensor) -> Coarse:
-        positive, negative = disks(points, *image.shape[2:], 5).chunk(2, 1)
-        logits = -2.5 + 4 * blur(positive, 81) - 5 * blur(negative, 61)
-        logits = logits + (before - 0.5) + 2 * (0.6 - image.mean(1, keepdim=True))
-        return Coarse(logits, image, None)
+        return Coarse(toy.logits(image, before, points), image, None)
 
     def refine(self, image: Tensor, points: Tensor, coarse: Coarse, boxes: Tensor) -> Refined:
         height, width = image.shape[2:]
         positive, negative = disks(points, height, width, 5).chunk(2, 1)
         before = roi_align(coarse.logits, boxes, (height, width))
-        logits = before + 2 * blur(positive, 41) - 2 * blur(negative, 41)
+        logits = before + 2 * toy.blur(positive, 41) - 2 * toy.blur(negative, 41)
         return Refined(logits + 0.6 - image.mean(1, keepdim=True), before, before)
 
 
-def blur(maps: Tensor, window: int) -> Tensor:
-    down = F.avg_pool2d(maps, (window, 1), 1, (window // 2, 0))
-    return F.avg_pool2d(down, (1, window), 1, (0, window // 2)) * (window**2 / 81)
-
-
-def toy(**options: Any) -> FocalClickSegmenter:
+def segmenter_of(**options: Any) -> FocalClickSegmenter:
     network: Any = ToyNetwork()
     return FocalClickSegmenter(network, **options)
 
@@ -56,6 +48,9 @@ def toy(**options: Any) -> FocalClickSegmenter:
 def disk(row: int, column: int, radius: int, shape: tuple[int, int] = (120, 160)) -> Mask:
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     return np.asarray((rows - row) ** 2 + (columns - column) ** 2 <= radius**2)
+
+
+NOTHING = np.zeros((120, 160), bool)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +107,7 @@ class TestFocusCrop:
     whole = Roi.whole((120, 160))
 
     def test_is_around_the_object_at_first(self) -> None:
-        crop = focus_crop(disk(60, 80, 20), disk(0, 0, -1), self.whole, Click(80, 60), 1.4)
+        crop = focus_crop(disk(60, 80, 20), NOTHING, self.whole, Click(80, 60), 1.4)
         assert crop == Roi(31, 87, 51, 107)  # 41 px of 60 +- 20, times 1.4, its end excluded
 
     def test_is_around_the_change_that_was_clicked(self) -> None:
@@ -129,11 +124,11 @@ class TestFocusCrop:
 
     def test_stays_inside_the_target(self) -> None:
         target = Roi(50, 70, 60, 90)
-        crop = focus_crop(disk(60, 80, 20), disk(0, 0, -1), target, Click(80, 60), 1.4)
+        crop = focus_crop(disk(60, 80, 20), NOTHING, target, Click(80, 60), 1.4)
         assert crop == target
 
     def test_a_mask_of_a_few_pixels_is_no_object(self) -> None:
-        crop = focus_crop(disk(60, 80, 1), disk(0, 0, -1), self.whole, Click(80, 60), 1.4)
+        crop = focus_crop(disk(60, 80, 1), NOTHING, self.whole, Click(80, 60), 1.4)
         assert crop == self.whole
 
     def test_is_the_target_where_the_change_lies_outside_of_it(self) -> None:
@@ -179,10 +174,10 @@ def steps(segmenter: FocalClickSegmenter, image: RGB8, clicks: tuple[Click, ...]
 
 class TestSegmenter:
     def test_answers_many_users_at_once(self) -> None:
-        assert isinstance(toy(), BatchSegmenter)
+        assert isinstance(segmenter_of(), BatchSegmenter)
 
     def test_keeps_no_state(self, picture: RGB8) -> None:
-        segmenter = toy()
+        segmenter = segmenter_of()
         first = steps(segmenter, picture, CLICKS)
         kept = [answer.memory.probabilities.copy() for answer in first]
         steps(segmenter, picture[::-1].copy(), CLICKS[::-1])
@@ -192,7 +187,7 @@ class TestSegmenter:
             np.testing.assert_array_equal(answer.memory.probabilities, probabilities)
 
     def test_a_batch_answers_as_one_by_one(self, picture: RGB8) -> None:
-        segmenter = toy()
+        segmenter = segmenter_of()
         images = [picture, picture[:90, :70].copy(), picture]
         prompts = [Prompt(CLICKS[:1]), Prompt(CLICKS[1:2]), Prompt(CLICKS)]
         previous = [None, Prediction.of_mask(disk(30, 30, 12, (90, 70))), None]
@@ -208,7 +203,7 @@ class TestSegmenter:
         assert segmenter.predict_batch([], [], []) == []
 
     def test_logits_are_finite_and_positive_on_the_mask(self, picture: RGB8) -> None:
-        for answer in steps(toy(), picture, CLICKS):
+        for answer in steps(segmenter_of(), picture, CLICKS):
             assert np.isfinite(answer.logits).all()
             assert answer.logits.dtype == np.float32
             np.testing.assert_array_equal(
@@ -217,7 +212,7 @@ class TestSegmenter:
 
     def test_late_clicks_change_the_focus_crop_only(self, picture: RGB8) -> None:
         clicks = tuple(Click(80 + 2 * i, 60, positive=i % 2 == 0) for i in range(11))
-        *_, tenth, late = steps(toy(), picture, clicks)
+        *_, tenth, late = steps(segmenter_of(), picture, clicks)
         rest = np.ones(picture.shape[:2], bool)
         rest[late.memory.focus.y0 : late.memory.focus.y1 + 1] = False
         before, after = tenth.memory.probabilities, late.memory.probabilities
@@ -226,7 +221,7 @@ class TestSegmenter:
         assert np.abs(after[~rest] - before[~rest]).max() > 0.01
 
     def test_looks_at_the_whole_image_when_the_object_has_vanished(self, picture: RGB8) -> None:
-        segmenter = toy()
+        segmenter = segmenter_of()
         first, _ = steps(segmenter, picture, CLICKS[:2])
         empty = Prediction(np.full(picture.shape[:2], -1, np.float32), first.memory)
         answer = segmenter.predict(segmenter.encode(picture), Prompt(CLICKS[:3]), empty)
@@ -236,7 +231,7 @@ class TestSegmenter:
         begun, click = Prediction.of_mask(disk(60, 40, 30)), Click(110, 60)
         answers = {}
         for merge in ("initial", "always", "never"):
-            segmenter = toy(merge=merge)
+            segmenter = segmenter_of(merge=merge)
             encoded = segmenter.encode(picture)
             one = segmenter.predict(encoded, Prompt((click,)), begun)
             two = segmenter.predict(encoded, Prompt((click, Click(115, 66))), one)
@@ -254,7 +249,7 @@ class TestSegmenter:
         np.testing.assert_array_equal(initial[2].logits, never[2].logits)
 
     def test_does_not_take_what_it_does_not_understand(self, picture: RGB8) -> None:
-        segmenter = toy()
+        segmenter = segmenter_of()
         encoded = segmenter.encode(picture)
         with pytest.raises(ValueError, match="clicks only"):
             segmenter.predict(encoded, Prompt(CLICKS, Box(0, 0, 5, 5)))
@@ -265,15 +260,7 @@ class TestSegmenter:
 
     def test_takes_clicks_on_the_edge(self, picture: RGB8) -> None:
         edge = (Click(159.5, 119.5), Click(-0.5, -0.5, positive=False), Click(159.5, -0.5))
-        assert steps(toy(), picture, edge)[-1].logits.shape == (120, 160)
-
-
-def agrees(arrays: Arrays, name: str, full: NDArray[Any], stride: int, atol: float) -> None:
-    """``full`` is what the fixture holds of it, and has its mean, std, min and max."""
-    found = full[::stride, ::stride]
-    np.testing.assert_allclose(found, arrays[name], rtol=0, atol=atol, err_msg=name)
-    stats = [full.mean(dtype=np.float64), full.std(dtype=np.float64), full.min(), full.max()]
-    np.testing.assert_allclose(stats, arrays[f"{name}__stats"], rtol=0, atol=atol, err_msg=name)
+        assert steps(segmenter_of(), picture, edge)[-1].logits.shape == (120, 160)
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +279,7 @@ class TestToy:
     @pytest.mark.parametrize("injected", [False, True])
     @pytest.mark.parametrize("image", ["A", "B"])
     def test_clicks(self, arrays: Arrays, inputs: Arrays, image: str, injected: bool) -> None:
-        segmenter = toy(merge="never")
+        segmenter = segmenter_of(merge="never")
         encoded, prompt = segmenter.encode(inputs[f"image_{image}"]), Prompt()
         name, previous = image, None
         if injected:
@@ -302,7 +289,7 @@ class TestToy:
             if injected and n == 1:
                 continue
             previous = segmenter.predict(encoded, prompt, previous)
-            agrees(arrays, f"{name}_prob_{n}", previous.memory.probabilities, 3, 1e-4)
+            golden.agrees(arrays, f"{name}_prob_{n}", previous.memory.probabilities, 3, 1e-4)
             np.testing.assert_array_equal(previous.mask, arrays[f"{name}_mask_{n}"])
             for which, roi in (
                 ("focus", previous.memory.focus),
@@ -319,7 +306,7 @@ class TestToy:
     @pytest.mark.parametrize("case", ["eval", "evalinit"])
     @pytest.mark.parametrize("image", ["A", "B"])
     def test_evaluation(self, arrays: Arrays, inputs: Arrays, image: str, case: str) -> None:
-        segmenter, truth = toy(), inputs[f"object_{image}"]
+        segmenter, truth = segmenter_of(), inputs[f"object_{image}"]
         encoded, prompt, previous = segmenter.encode(inputs[f"image_{image}"]), Prompt(), None
         if case == "evalinit":
             previous = Prediction.of_mask(np.roll(truth, (25, -30), (0, 1)))

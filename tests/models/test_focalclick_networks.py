@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from torch import Tensor
 
 import golden
 from histoclick.clicks import next_click
+from histoclick.models import registry
 from histoclick.models.focalclick import family
 from histoclick.models.focalclick.network import (
     VARIANTS,
@@ -24,20 +26,23 @@ from histoclick.models.focalclick.network import (
 )
 from histoclick.models.focalclick.refiner import resize
 from histoclick.models.focalclick.segmenter import FocalClickSegmenter
+from histoclick.models.nets.fold import fold
 from histoclick.models.weights import read_state_dict, write_safetensors
 from histoclick.types import Click, HistoclickError, Prediction, Prompt
 
 Arrays = dict[str, NDArray[Any]]
 
+SMALL = "segformerB0_S1"
 SLOW = ("segformerB3_S2", "hrnet32_S2")
 MODELS = [pytest.param(v, marks=[pytest.mark.slow] if v in SLOW else []) for v in VARIANTS]
 SIDE = 256  # px of the squares in the forward fixtures
 
 
 class Reference(NamedTuple):
-    """One model with the weights of the reference, and its numbers."""
+    """One model with the weights of the reference, as trained and as it predicts, its numbers."""
 
     net: FocalClickNet
+    folded: FocalClickNet
     arrays: Arrays
 
 
@@ -55,51 +60,44 @@ def inputs(conformance: Path) -> Arrays:
 def reference(conformance: Path, request: pytest.FixtureRequest) -> Reference:
     folder, name = conformance / "focalclick", request.param
     net = build(name, golden.official_weights(folder, name)).eval()
-    return Reference(net, golden.arrays(folder / f"{name}.npz"))
-
-
-def agrees(
-    arrays: Arrays, name: str, full: Tensor | NDArray[Any], stride: int, atol: float
-) -> None:
-    """``full`` is what the fixture holds of it, and has its mean, std, min and max."""
-    full = np.asarray(full)
-    found = full[..., ::stride, ::stride]
-    np.testing.assert_allclose(found, arrays[name], rtol=0, atol=atol, err_msg=name)
-    stats = [full.mean(dtype=np.float64), full.std(dtype=np.float64), full.min(), full.max()]
-    np.testing.assert_allclose(stats, arrays[f"{name}__stats"], rtol=0, atol=atol, err_msg=name)
+    folded = copy.deepcopy(net)
+    fold(folded, "cpu")
+    return Reference(net, folded, golden.arrays(folder / f"{name}.npz"))
 
 
 @torch.inference_mode()
 def test_both_networks(reference: Reference, inputs: Arrays) -> None:
-    net, arrays = reference
+    arrays = reference.arrays
     image = torch.from_numpy(inputs["image_A"]).permute(2, 0, 1)[None] / 255
     before = torch.from_numpy(np.float32(0.15) + np.float32(0.7) * inputs["object_A"])[None, None]
     points = torch.from_numpy(arrays["fwd_points"])
-    coarse = net(resize(image, (SIDE, SIDE)), resize(before, (SIDE, SIDE)), points)
-    agrees(arrays, "fwd_instances", coarse.logits, 2, 5e-4)
-    agrees(arrays, "fwd_feature", coarse.feature[:, ::16], 2, 5e-4)
-    assert ("fwd_instances_aux" in arrays) == (coarse.auxiliary is not None)
-    if coarse.auxiliary is not None:
-        agrees(arrays, "fwd_instances_aux", coarse.auxiliary, 4, 5e-4)
     top, bottom, left, right = arrays["refine_crop_yyxx"]
-    refined = net.refine(
-        resize(image[:, :, top:bottom, left:right], (SIDE, SIDE)),
-        torch.from_numpy(arrays["refine_points"]),
-        coarse,
-        torch.from_numpy(arrays["refine_roi"])[:, 1:],
-    )
-    agrees(arrays, "refine_instances_refined", refined.logits, 2, 2e-3)
-    agrees(arrays, "refine_trimap", refined.trimap, 2, 2e-3)
-    agrees(arrays, "refine_instances_coarse", refined.coarse, 2, 5e-4)
+    for net in (reference.net, reference.folded):
+        coarse = net(resize(image, (SIDE, SIDE)), resize(before, (SIDE, SIDE)), points)
+        golden.agrees(arrays, "fwd_instances", coarse.logits, 2, 5e-4)
+        golden.agrees(arrays, "fwd_feature", coarse.feature[:, ::16], 2, 5e-4)
+        assert ("fwd_instances_aux" in arrays) == (coarse.auxiliary is not None)
+        if coarse.auxiliary is not None:
+            golden.agrees(arrays, "fwd_instances_aux", coarse.auxiliary, 4, 5e-4)
+        refined = net.refine(
+            resize(image[:, :, top:bottom, left:right], (SIDE, SIDE)),
+            torch.from_numpy(arrays["refine_points"]),
+            coarse,
+            torch.from_numpy(arrays["refine_roi"])[:, 1:],
+        )
+        golden.agrees(arrays, "refine_instances_refined", refined.logits, 2, 2e-3)
+        golden.agrees(arrays, "refine_trimap", refined.trimap, 2, 2e-3)
+        golden.agrees(arrays, "refine_instances_coarse", refined.coarse, 2, 5e-4)
 
 
 @pytest.mark.parametrize("case", ["inf256", "inf384", "rect", "many", "injected"])
 def test_clicks(reference: Reference, inputs: Arrays, case: str) -> None:
-    net, arrays = reference
+    arrays = reference.arrays
     if f"{case}_clicks" not in arrays:
         pytest.skip(f"the reference has no case {case} of this model")
     image, stride = "B" if case == "rect" else "A", 8 if case == "many" else 4
-    segmenter = FocalClickSegmenter(net, input_px=384 if case == "inf384" else 256, merge="never")
+    side = 384 if case == "inf384" else 256
+    segmenter = FocalClickSegmenter(reference.folded, input_px=side, merge="never")
     encoded, prompt, previous = segmenter.encode(inputs[f"image_{image}"]), Prompt(), None
     if case == "injected":
         previous = Prediction.of_mask(inputs[f"object_{image}"])
@@ -108,7 +106,7 @@ def test_clicks(reference: Reference, inputs: Arrays, case: str) -> None:
         if case == "injected" and n == 1:
             continue
         previous = segmenter.predict(encoded, prompt, previous)
-        agrees(arrays, f"{case}_prob_{n}", previous.memory.probabilities, stride, 1e-3)
+        golden.agrees(arrays, f"{case}_prob_{n}", previous.memory.probabilities, stride, 1e-3)
         wrong = np.count_nonzero(previous.mask != arrays[f"{case}_mask_{n}"])
         assert wrong <= 0.0005 * previous.mask.size, n
         for which, roi in (("focus", previous.memory.focus), ("global", previous.memory.target)):
@@ -121,11 +119,12 @@ def test_clicks(reference: Reference, inputs: Arrays, case: str) -> None:
             assert found == expected.tolist(), (n, which)
 
 
+@pytest.mark.slow
 def test_evaluation(reference: Reference, inputs: Arrays) -> None:
-    net, arrays = reference
+    arrays = reference.arrays
     if "eval_clicks" not in arrays:
         pytest.skip("the reference has no evaluation of this model")
-    segmenter, truth = FocalClickSegmenter(net), inputs["object_A"]
+    segmenter, truth = FocalClickSegmenter(reference.folded), inputs["object_A"]
     encoded, prompt, previous = segmenter.encode(inputs["image_A"]), Prompt(), None
     for (row, column, positive), iou in zip(
         arrays["eval_clicks"].tolist(), arrays["eval_ious"], strict=True
@@ -137,6 +136,15 @@ def test_evaluation(reference: Reference, inputs: Arrays) -> None:
         previous = segmenter.predict(encoded, prompt, previous)
         both = (previous.mask & truth).sum() / (previous.mask | truth).sum()
         assert both == pytest.approx(iou, abs=1e-3)
+
+
+def test_says_how_it_predicts() -> None:
+    segmenter = FocalClickSegmenter(build(SMALL), input_px=384)
+    assert segmenter.settings == {
+        "zoom": "to 384 x 384 px, from click 2 on, expansion 1.4, at least 10 px; focus crop 1.4",
+        "tta": "none",
+        "merge": "initial",
+    }
 
 
 class TestNames:
@@ -163,9 +171,6 @@ class TestNames:
             "feature_extractor.backbone.norm1.weight": torch.zeros(48),
         }
         assert recognise(state) is None
-
-
-SMALL = "segformerB0_S1"
 
 
 @pytest.fixture(scope="module")
@@ -242,11 +247,29 @@ class TestFamily:
         assert stored.keys() == weights.keys()
         segmenter = family.load(card, tmp_path, "cpu")
         assert segmenter.net.halved == (expected == "segformerB0_S1")
+
+    @pytest.mark.parametrize("architecture", [SMALL, "hrnet18s_S2"])
+    def test_an_imported_model_answers_as_its_weights_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+    ) -> None:
+        monkeypatch.setenv("HISTOCLICK_HOME", str(tmp_path))
+        weights = golden.weights(expected_shapes(architecture))
+        content = {"state_dict": weights, "config": config(architecture[-2:].lower())}
+        torch.save(content, tmp_path / "last_checkpoint.pth")
+        registry.import_model(tmp_path / "last_checkpoint.pth", "focalclick", "mine")
+        card, _ = registry.find("mine")
+        assert (card.architecture, card.licence[:3]) == (architecture, "MIT")
+        segmenter = registry.load("mine")
+        assert isinstance(segmenter, FocalClickSegmenter)
+        plain = FocalClickSegmenter(build(architecture, weights))
         image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-        answer = segmenter.predict(segmenter.encode(image), Prompt((Click(30, 20),)))
-        alone = FocalClickSegmenter(build(expected, weights))
-        again = alone.predict(alone.encode(image), Prompt((Click(30, 20),)))
-        np.testing.assert_array_equal(answer.logits, again.logits)
+        encoded, prompt, answer, again = segmenter.encode(image), Prompt(), None, None
+        for click in (Click(30, 20), Click(60, 44, positive=False)):
+            prompt = prompt.add(click)
+            answer = segmenter.predict(encoded, prompt, answer)
+            again = plain.predict(encoded, prompt, again)
+            assert answer.memory.focus == again.memory.focus
+            np.testing.assert_allclose(answer.logits, again.logits, rtol=0, atol=2e-3)
 
     def test_the_config_of_the_reference_says_which(self, conformance: Path) -> None:
         for variant in VARIANTS:
@@ -260,6 +283,13 @@ class TestFamily:
         write_safetensors(weights, tmp_path / "mine_s1.safetensors")
         card = family.convert(tmp_path / "mine_s1.safetensors", "mine", tmp_path)
         assert card.architecture == "segformerB0_S1"
+
+    def test_random_weights_are_official_ones(self) -> None:
+        drawn = family.random_weights("hrnet18s_S1")
+        found = {name: tuple(weight.shape) for name, weight in drawn.items()}
+        assert found == expected_shapes("hrnet18s_S1")
+        with pytest.raises(HistoclickError, match="unknown architecture 'B9' of focalclick"):
+            family.random_weights("B9")
 
     def test_other_files_are_refused(self, tmp_path: Path, weights: dict[str, Tensor]) -> None:
         file = tmp_path / "other_S2.pth"
