@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ import torch
 
 from fakes import make_samples
 from histoclick import cli
+from histoclick.models import registry
 from histoclick.patches import PatchSet, write_patch_set
 
 
@@ -53,6 +56,69 @@ def test_evaluate_and_report(run, patch_set: PatchSet, tmp_path: Path) -> None:
     assert told.code == 0, told.err
     assert "NoC@85" in told.out
     assert (tmp_path / "page/index.html").exists()
+
+
+def test_users_and_starts_stand_in_the_protocol_card(
+    run, patch_set: PatchSet, tmp_path: Path
+) -> None:
+    words = ["evaluate", "--data", patch_set.folder, "--model", "discs", "--max-clicks", 2]
+    first = run(*words, "--out", tmp_path / "first", "--predictions")
+    assert first.code == 0, first.err
+    cards = {}
+    for name, options in {
+        "first": [],
+        "shaken": ["--jitter", 2.5, "--click-rule", "inner", "--seed", 7],
+        "spoilt": ["--start", "corrupted", "--seed", 7],
+        "again": ["--start", tmp_path / "first/predictions", "--batch", 4],
+    }.items():
+        done = run(*words, "--out", tmp_path / name, *options)
+        assert done.code == 0, done.err
+        cards[name] = tomllib.loads((tmp_path / name / "run.toml").read_text())
+    rules = {name: card["protocol"]["click_rule"] for name, card in cards.items()}
+    assert rules["first"] == rules["spoilt"] == rules["again"]
+    assert rules["shaken"].startswith("anywhere at least half as deep")
+    assert rules["shaken"].endswith("shakes by 2.5 px; seed 7")
+    starts = {name: card["protocol"]["start"] for name, card in cards.items()}
+    assert starts["first"] == starts["shaken"] == "nothing"
+    assert starts["spoilt"] == "the annotation, spoilt to IoU 0.5 to 0.8; seed 7"
+    assert starts["again"] == "masks from a folder"
+    machine = cards["again"]["machine"]
+    assert (machine["device"], machine["workers"], machine["batch"]) == ("cpu", 1, 1)
+
+
+def test_untrained_weights_are_announced(run, patch_set: PatchSet, tmp_path: Path) -> None:
+    card, _ = registry.find("discs")
+    random = tmp_path / "random"
+    random.mkdir()
+    dataclasses.replace(card, id="random", untrained=True).write(random)
+    words = ["--data", patch_set.folder, "--limit", 2, "--max-clicks", 2, "--strips", 0]
+    done = run("evaluate", "--model", random, "--out", tmp_path / "r", *words)
+    assert "random has untrained weights" in done.out
+    told = run("report", tmp_path / "r", "--out", tmp_path / "page")
+    assert "random (untrained weights)" in told.out
+
+
+def test_a_cluster_without_ray_says_what_to_install(
+    run, patch_set: PatchSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["evaluate", "--data", patch_set.folder, "--model", "discs", "--out", tmp_path / "run"]
+    outcome = run(*words, "--ray", "auto")
+    assert outcome.code == 2
+    assert "pip install 'histoclick[ray]'" in outcome.err
+
+
+def test_out_of_memory_is_one_sentence(
+    run, patch_set: PatchSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("histoclick.models.baselines.Discs.predict", predict)
+    words = ["evaluate", "--data", patch_set.folder, "--model", "discs", "--out", tmp_path / "run"]
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert "smaller --batch" in outcome.err.splitlines()[-1]
 
 
 def test_demo(run, tmp_path: Path) -> None:
@@ -102,6 +168,20 @@ def test_doctor(run) -> None:
         (["evaluate", "--data", "{set}", "--out", "run", "--device", "meta"], "device 'meta'"),
         (["evaluate", "--data", "{set}", "--out", "{set}/patches.parquet"], "patches.parquet"),
         (["demo", "--out", "{set}/patches.parquet"], "patches.parquet"),
+        (
+            ["evaluate", "--data", "{set}", "--out", "run", "--start", "gone"],
+            "gone: no such folder",
+        ),
+        (["evaluate", "--data", "{set}", "--out", "run", "--start", "{set}"], "no mask to start"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--click-rule", "up"], "known: deepest"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--jitter", "-1"], "jitter of -1.0 px"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--seed", "-1"], "the seed is -1"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--batch", "0"], "the batch is 0"),
+        (["evaluate", "--data", "{set}", "--out", "run", "--workers", "0"], "at least 1"),
+        (
+            ["evaluate", "--data", "{set}", "--out", "run", "--workers", "2", "--ray", "auto"],
+            "give one only",
+        ),
     ],
 )
 def test_wrong_use_is_one_sentence_and_two(
@@ -139,27 +219,30 @@ def test_checkpoints_that_are_wrong_or_hostile(run, tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_ctrl_c_and_once_more(tmp_path: Path) -> None:
-    """A real interrupt of a real process, then the same command again."""
-    patches = write_patch_set(make_samples(80, 96), tmp_path / "patches")
+@pytest.mark.parametrize("crew", [[], ["--workers", "2"]])
+def test_ctrl_c_and_once_more(tmp_path: Path, crew: list[str]) -> None:
+    """A real interrupt of real processes, then the same command again."""
+    patches = write_patch_set(make_samples(48, 96), tmp_path / "patches")
     command = [
         sys.executable, "-c", "from histoclick.cli import main; main()", "evaluate",
         "--data", str(patches.folder), "--threads", "1", "--model", "nearest-colour", "--out",
     ]  # fmt: skip
     process = subprocess.Popen(
-        [*command, str(tmp_path / "cut")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [*command, str(tmp_path / "cut"), *crew], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
     journal = tmp_path / "cut/clicks.jsonl"
     deadline = time.monotonic() + 60
     while not (journal.exists() and journal.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b"interrupted" in err
+    assert b"Traceback" not in err
     assert not (tmp_path / "cut/clicks.parquet").exists()
-    for out in ("cut", "whole"):
-        subprocess.run([*command, str(tmp_path / out)], check=True, capture_output=True)
+    for out, options in (("cut", crew), ("whole", [])):
+        subprocess.run([*command, str(tmp_path / out), *options], check=True, capture_output=True)
     cut, whole = (
         pd.read_parquet(tmp_path / out / "clicks.parquet").drop(
             columns=["seconds", "encode_seconds"]
