@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,12 @@ class BatchFake(FakeSegmenter):
 
 
 # What workers of a crew are given to do; they find these by name.
+
+
+def slow_process_of(segmenter: Segmenter, item: int) -> tuple[int, int]:
+    """The same, slowly enough that another worker gets some."""
+    time.sleep(0.25)
+    return process_of(segmenter, item)
 
 
 def process_of(_: Segmenter, item: int) -> tuple[int, int]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import signal
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing.connection import Connection
 from typing import Any, Self, TypeVar
 
 from histoclick.types import HistoclickError, Segmenter
@@ -23,7 +23,6 @@ from histoclick.types import HistoclickError, Segmenter
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Load = Callable[[], Segmenter]
-Answer = tuple[bool, Any]  # (True, a result) or (False, an exception)
 
 
 class Crew(ABC):
@@ -45,7 +44,7 @@ class Crew(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Send everybody home; the next ``map`` calls new ones."""
+        """Send everybody home at once; the next ``map`` calls new ones."""
 
     def __enter__(self) -> Self:
         return self
@@ -77,154 +76,94 @@ class Alone(Crew):
 
 
 class Desk:
-    """Where a worker sits. ``load`` is called for the first task, ``segmenter`` stays."""
+    """Where a worker of another process sits: ``load`` is called for the first task, and its
+    segmenter stays."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._segmenter: Segmenter | None = None
 
-    def work(self, task: Callable[[Segmenter, Any], Any], item: Any) -> Answer:
-        """Never raises: whoever waits for the answer does that."""
+    def work(self, task: Callable[[Segmenter, Any], Any], item: Any) -> Any:
+        """What the task says; an unexpected exception carries its place here as a note."""
         try:
             if self._segmenter is None:
                 self._segmenter = self._load()
-            return True, task(self._segmenter, item)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where it is awaited
+            return task(self._segmenter, item)
+        except Exception as error:
             if not isinstance(error, HistoclickError):
                 error.add_note(f"In a worker:\n{traceback.format_exc()}")
-            return False, error
+            raise
 
 
-class Worker(ABC):
-    """Somebody of a team."""
-
-    @abstractmethod
-    def begin(self, task: Callable[[Segmenter, Any], Any], item: Any) -> None:
-        """Start on an item."""
-
-    @abstractmethod
-    def answer(self) -> Answer:
-        """What became of it. Raises ``HistoclickError`` if the worker is dead."""
-
-    @abstractmethod
-    def end(self) -> None:
-        """Stop at once, whatever is under way."""
-
-
-class Team(Crew):
-    """Workers who get an item each and the next one when they are ready with it."""
-
-    def __init__(self) -> None:
-        self._idle: list[Worker] = []
-
-    @abstractmethod
-    def hire(self) -> Worker:
-        """One more worker."""
-
-    @abstractmethod
-    def ready(self, busy: list[Worker]) -> list[Worker]:
-        """Wait until some have an answer, or are dead."""
-
-    def map(
-        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]:
-        """Nobody is hired who is not needed. When it ends early, so do those at work."""
-        todo, busy = iter(items), list[Worker]()
-        try:
-            while True:
-                for item in islice(todo, self.workers - len(busy)):
-                    busy.append(self._idle.pop() if self._idle else self.hire())
-                    busy[-1].begin(task, item)
-                if not busy:
-                    return
-                for worker in self.ready(busy):
-                    done, result = worker.answer()
-                    busy.remove(worker)
-                    self._idle.append(worker)
-                    if not done:
-                        raise result
-                    yield result
-        finally:
-            for worker in busy:
-                worker.end()
-
-    def close(self) -> None:
-        """End all who wait for work."""
-        while self._idle:
-            self._idle.pop().end()
-
-
-class Processes(Team):
+class Processes(Crew):
     """``workers`` processes on this machine; each calls ``load``, which has to be picklable."""
 
     def __init__(self, load: Load, workers: int) -> None:
-        super().__init__()
         if workers < 1:
             raise HistoclickError(f"{workers} workers can do nothing; give at least 1")
         self._load = load
         self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
 
     @property
     def workers(self) -> int:
         """As many as asked for."""
         return self._workers
 
-    def hire(self) -> Worker:
-        """Start a process."""
-        return _Process(self._load)
-
-    def ready(self, busy: list[Worker]) -> list[Worker]:
-        """A dead process has closed its connection, which is also an end of waiting."""
-        at = {worker.connection: worker for worker in busy if isinstance(worker, _Process)}
-        connections = multiprocessing.connection.wait(list(at))
-        return [worker for connection, worker in at.items() if connection in connections]
-
-
-class _Process(Worker):
-    """Started afresh (spawn): forked copies of a process that has used torch may hang."""
-
-    def __init__(self, load: Load) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, load), daemon=True)
-        with _no_interrupts():
-            self._process.start()
-        theirs.close()
-
-    def begin(self, task: Callable[[Segmenter, Any], Any], item: Any) -> None:
+    def map(
+        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """No process is started that is not needed. When it ends early, so do all at work."""
+        todo, busy = iter(items), set[Future[Result]]()
         try:
-            self.connection.send((task, item))
-        except OSError:
-            raise self._death() from None
+            while True:
+                for item in islice(todo, self._workers - len(busy)):
+                    busy.add(self._submit(task, item))
+                if not busy:
+                    return
+                done, busy = wait(busy, return_when=FIRST_COMPLETED)
+                for each in done:
+                    yield each.result()
+        except BrokenProcessPool:
+            self.close()
+            raise HistoclickError(
+                "a worker died, most likely for lack of memory; use fewer --workers or a smaller "
+                "--batch and repeat the command: what was finished is kept"
+            ) from None
+        finally:
+            if busy:
+                self.close()
 
-    def answer(self) -> Answer:
-        try:
-            answer: Answer = self.connection.recv()
-        except (EOFError, OSError):
-            raise self._death() from None
-        return answer
+    def close(self) -> None:
+        """Whoever is still at work is stopped in the middle of it."""
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()  # 3.14 has kill_workers; waiting could take the minutes of a patch
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
 
-    def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
-
-    def _death(self) -> HistoclickError:
-        self._process.join()
-        return HistoclickError(
-            f"a worker died (exit code {self._process.exitcode}), most likely for lack of memory; "
-            "use fewer --workers or a smaller --batch and repeat the command: what was finished is "
-            "kept"
-        )
+    def _submit(self, task: Callable[[Segmenter, Item], Result], item: Item) -> Future[Result]:
+        """Processes start afresh (spawn): forked copies of one that has used torch may hang."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, context, _sit_down, (self._load,))
+        with _no_interrupts():  # a process that is starting would die of Ctrl-C with a traceback
+            return self._pool.submit(_work, task, item)
 
 
-def _serve(connection: Connection, load: Load) -> None:
-    """The life of a process: it ends with the one that started it."""
+_desk: Desk | None = None  # of a worker process: a pool has no other place for it
+
+
+def _sit_down(load: Load) -> None:
+    global _desk
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who waits ends us
-    desk = Desk(load)
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        while True:
-            connection.send(desk.work(*connection.recv()))
+    _desk = Desk(load)
+
+
+def _work(task: Callable[[Segmenter, Item], Result], item: Item) -> Result:
+    assert _desk is not None, "the pool starts its processes with _sit_down"
+    result: Result = _desk.work(task, item)
+    return result
 
 
 @contextlib.contextmanager
@@ -240,7 +179,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class RayCluster(Team):
+class RayCluster(Crew):
     """A Ray cluster; ``address`` as Ray knows it (``auto``, ``ray://host:10001``, ``local``).
 
     Every worker is an actor with ``threads`` processors and, with ``gpu``, one accelerator; there
@@ -249,16 +188,18 @@ class RayCluster(Team):
     """
 
     def __init__(self, load: Load, address: str, *, threads: int = 1, gpu: bool = False) -> None:
-        super().__init__()
         try:
             import ray
+            from ray.util import ActorPool
         except ImportError:
             raise HistoclickError(
                 "Ray is not installed; install it with: pip install 'histoclick[ray]'"
             ) from None
         self._ray: Any = ray
+        self._pool_of: Any = ActorPool
         self._load = load
         self._needs = {"CPU": threads} | ({"GPU": 1} if gpu else {})
+        self._actors: list[Any] = []
         self._started = not ray.is_initialized()
         try:
             ray.init(address=address, log_to_driver=False, ignore_reinit_error=True)
@@ -282,47 +223,42 @@ class RayCluster(Team):
         """As many as fit on the nodes."""
         return self._workers
 
-    def hire(self) -> Worker:
-        """Start an actor."""
+    def map(
+        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
+        """Nobody is hired who is not needed. When it ends early, so do all at work."""
+        todo = list(items)
+        left = len(todo)
         needs = {"num_cpus": self._needs["CPU"], "num_gpus": self._needs.get("GPU", 0)}
-        return _Actor(self._ray, self._ray.remote(**needs)(Desk).remote(self._load))
-
-    def ready(self, busy: list[Worker]) -> list[Worker]:
-        """A dead actor has an answer as well: its death."""
-        at = {worker.pending: worker for worker in busy if isinstance(worker, _Actor)}
-        return [at[pending] for pending in self._ray.wait(list(at))[0]]
-
-    def close(self) -> None:
-        """End the actors and leave the cluster."""
-        super().close()
-        if self._started:
-            self._ray.shutdown()
-
-    def _room(self, node: dict[str, Any]) -> int:
-        there = node["Resources"] if node["Alive"] else {}
-        return min(int(there.get(name, 0) // count) for name, count in self._needs.items())
-
-
-class _Actor(Worker):
-    """A desk on a node of a cluster."""
-
-    def __init__(self, ray: Any, actor: Any) -> None:
-        self._ray = ray
-        self._actor = actor
-        self.pending: Any = None
-
-    def begin(self, task: Callable[[Segmenter, Any], Any], item: Any) -> None:
-        self.pending = self._actor.work.remote(task, item)
-
-    def answer(self) -> Answer:
+        while len(self._actors) < min(self._workers, len(todo)):
+            self._actors.append(self._ray.remote(**needs)(Desk).remote(self._load))
         try:
-            answer: Answer = self._ray.get(self.pending)
+            if todo:
+                pool = self._pool_of(self._actors)
+                for result in pool.map_unordered(lambda a, item: a.work.remote(task, item), todo):
+                    left -= 1
+                    yield result
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from None
         except self._ray.exceptions.RayError as error:
             raise HistoclickError(
                 f"a worker of the Ray cluster died ({type(error).__name__}); repeat the command: "
                 "what was finished is kept"
             ) from None
-        return answer
+        finally:
+            if left:
+                self._dismiss()
 
-    def end(self) -> None:
-        self._ray.kill(self._actor)
+    def close(self) -> None:
+        """End the actors and leave the cluster, if this crew joined it."""
+        self._dismiss()
+        if self._started:
+            self._ray.shutdown()
+
+    def _dismiss(self) -> None:
+        while self._actors:
+            self._ray.kill(self._actors.pop())
+
+    def _room(self, node: dict[str, Any]) -> int:
+        there = node["Resources"] if node["Alive"] else {}
+        return min(int(there.get(name, 0) // count) for name, count in self._needs.items())
