@@ -279,6 +279,14 @@ def test_pictures_and_predictions(patch_set: PatchSet, tmp_path: Path) -> None:
     assert len(list((tmp_path / "run/predictions").glob("*.png"))) == 5
 
 
+def test_pictures_begin_with_the_mask_to_start_from(patch_set: PatchSet, tmp_path: Path) -> None:
+    run(patch_set, tmp_path / "run", strips=1, protocol=Protocol(4, start=Corrupted()))
+    with np.load(tmp_path / "run/strips/p00.npz") as strip:
+        assert strip["shown"].tolist() == [0, 1, 2, 3, 4]
+        start = Corrupted().mask(make_samples(1)[0])
+        np.testing.assert_array_equal(strip["masks"][0], start)
+
+
 class Perfect(FakeSegmenter):
     """Knows the answer: everything dark."""
 

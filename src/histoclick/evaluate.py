@@ -71,8 +71,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished patch. ``shown``: masks (H, W) bool after some clicks, if pictures are wanted;
-    ``last``: the mask after the last click, if it is."""
+    """A finished patch. ``shown``: masks (H, W) bool after some clicks (after 0: the one it started
+    from), if pictures are wanted; ``last``: the mask after the last click, if it is."""
 
     finished: Finished
     shown: dict[int, Mask]
@@ -159,10 +159,12 @@ def evaluate(
 def click_through(segmenter: Segmenter, task: Task) -> list[Outcome]:
     """Click on the patches of one task to the end. Reads files, writes none."""
     samples = [patch.read() for patch in task.patches]
+    start = task.protocol.start
+    starts = [start.mask(sample) if start else None for sample in samples]
     steps: list[list[Row]] = [[] for _ in samples]
-    shown: list[dict[int, Mask]] = [{} for _ in samples]
+    shown: list[dict[int, Mask]] = [{} if mask is None else {0: mask} for mask in starts]
     last: list[Mask] = [sample.mask for sample in samples]
-    for i, step in _steps(segmenter, samples, task.protocol):
+    for i, step in _steps(segmenter, samples, task.protocol, starts):
         steps[i].append(_row(len(steps[i]) + 1, step))
         last[i] = step.prediction.mask
         if samples[i].id in task.shown and len(steps[i]) in SHOWN_CLICKS:
@@ -178,11 +180,10 @@ def click_through(segmenter: Segmenter, task: Task) -> list[Outcome]:
 
 
 def _steps(
-    segmenter: Segmenter, samples: list[Sample], protocol: Protocol
+    segmenter: Segmenter, samples: list[Sample], protocol: Protocol, starts: list[Mask | None]
 ) -> Iterator[tuple[int, Step]]:
     """All steps on all samples: together if there are several and the model can."""
     rules = protocol.max_clicks, protocol.user
-    starts = [protocol.start.mask(sample) if protocol.start else None for sample in samples]
     if len(samples) > 1 and isinstance(segmenter, BatchSegmenter):
         yield from lockstep(segmenter, samples, *rules, starts)
         return

@@ -107,7 +107,7 @@ def make_run(
             image=rng.integers(0, 255, (48, 64, 3), dtype=np.uint8),
             truth=truth,
             masks=np.stack([np.zeros_like(truth), truth, np.ones_like(truth)]),
-            shown=np.array([1, 5, budget]),
+            shown=np.array([int(start == "nothing"), 5, budget]),
         )
     return folder
 
@@ -536,7 +536,9 @@ def test_dollars_and_angles_in_names_are_taken_literally(tmp_path: Path) -> None
 
 
 def test_masks_to_start_from_are_click_zero_and_can_be_spoilt(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", start="the annotation, spoilt", budget=6, targets=[0.9])
+    run = make_run(
+        tmp_path / "run", start="the annotation, spoilt", budget=6, targets=[0.9], pictures=1
+    )
     files = write_report([run], tmp_path / "out")
     row, patches = pd.read_csv(files.csv).iloc[0], trajectories(run).values()
     starts = [rows[0]["start_iou"] for rows in patches]
@@ -561,6 +563,12 @@ def test_masks_to_start_from_are_click_zero_and_can_be_spoilt(tmp_path: Path) ->
     words = Page(read(files.page)).words
     assert "First mask: the annotation, spoilt." in words
     assert "First mask The annotation, spoilt. The user corrects it" in words
+    (strip,) = strips.read_strips(loaded[0])
+    captions = [caption for caption, _ in strips.pictures(strip)]
+    begin = next(rows for rows in patches if rows[0]["patch"] == strip.patch)[0]["start_iou"]
+    assert captions[2] == f"IoU {begin:.2f} · start"
+    assert captions[3].endswith("click 5")
+    assert captions[2] in words
 
 
 def test_runs_before_flips_were_recorded_are_readable(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class Strip:
     """One patch of a run in pictures.
 
     ``image``: (H, W, 3) uint8. ``truth``: (H, W) bool. ``masks``: (K, H, W) bool, after the clicks
-    numbered in ``shown``. ``clicks``: the rows of this patch, in pixels of the image.
+    numbered in ``shown``; 0 is the mask that the user started from. ``clicks``: the rows of this
+    patch, in pixels of the image.
     """
 
     run: Run
@@ -50,6 +51,8 @@ class Strip:
 
     def iou(self, click: int) -> float:
         """IoU after ``click``."""
+        if click == 0:
+            return float(self.clicks["start_iou"].iloc[0])
         return float(self.clicks["iou"].to_numpy()[self.clicks["click"] == click][0])
 
 
@@ -89,7 +92,8 @@ def pictures(strip: Strip) -> list[tuple[str, RGB8]]:
         _outline(canvas, mask, MASK, 2)
         cv2.drawContours(canvas, _borders(strip.truth, canvas), -1, TRUTH, 1, cv2.LINE_AA)
         _clicks(canvas, strip, number)
-        painted.append((f"IoU {strip.iou(number):.2f} · click {number}", canvas))
+        when = f"click {number}" if number else "start"
+        painted.append((f"IoU {strip.iou(number):.2f} · {when}", canvas))
     return painted
 
 
@@ -147,7 +151,7 @@ def _read(run: Run, patch: str, path: Path, clicks: pd.DataFrame) -> Strip:
         or masks.shape != (len(shown), *size)
         or truth.dtype != np.bool_
         or masks.dtype != np.bool_
-        or not set(shown.tolist()) <= set(clicks["click"])
+        or not set(shown.tolist()) <= set(clicks["click"]) | ({0} if run.started else set())
     ):
         raise HistoclickError(f"{path}: image, masks and clicks do not fit; evaluate again")
     order = np.argsort(shown)
