@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -229,8 +230,10 @@ def test_somebody_else_s_cluster_is_left_running(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_ray_itself() -> None:
+def test_ray_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra histoclick[ray] is not installed")
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # its workers need the fakes too
     crew: Crew
     with RayCluster(FakeSegmenter, "local") as crew:
         found = list(crew.map(process_of, range(20)))
