@@ -12,6 +12,7 @@ COMMANDS = (
     ("demo",),
     ("evaluate",),
     ("report",),
+    ("reproduce",),
     ("models",),
     ("models", "list"),
     ("models", "show"),
