@@ -22,7 +22,7 @@ from histoclick.models.nets.fold import fold
 from histoclick.models.nets.hrnet import WIDTHS
 from histoclick.models.ritm import family
 from histoclick.models.ritm.network import RitmNet, build, expected_shapes, recognise
-from histoclick.models.weights import write_safetensors
+from histoclick.models.weights import read_state_dict, write_safetensors
 from histoclick.models.zoom import Roi, ZoomRule
 from histoclick.types import Click, HistoclickError, Prediction, Prompt
 
@@ -194,14 +194,15 @@ class TestFamily:
         assert isinstance(segmenter, EarlyFusionSegmenter)
         assert segmenter.settings == {"zoom": str(ZoomRule(400)), "tta": "flip"}
         image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+        encoded, prompt = segmenter.encode(image), Prompt((Click(30, 20),))
+        first = segmenter.predict(encoded, prompt)
         plain = EarlyFusionSegmenter(build(SMALL, weights), ZoomRule(400))
-        encoded, prompt, answer, again = segmenter.encode(image), Prompt(), None, None
-        for click in (Click(30, 20), Click(60, 44, positive=False)):
-            prompt = prompt.add(click)
-            answer = segmenter.predict(encoded, prompt, answer)
-            again = plain.predict(encoded, prompt, again)
-            assert answer.logits.shape == (50, 70)
-            np.testing.assert_allclose(answer.logits, again.logits, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(
+            first.logits, plain.predict(encoded, prompt).logits, rtol=0, atol=1e-3
+        )
+        second = segmenter.predict(encoded, prompt.add(Click(60, 44, positive=False)), first)
+        assert second.logits.shape == (50, 70)
+        assert np.abs(second.logits - first.logits).max() > 1e-3
 
     def test_the_config_of_the_reference_is_one_it_takes(
         self, fixtures: Path, tmp_path: Path
@@ -223,13 +224,13 @@ class TestFamily:
                 write_safetensors(weights, tmp_path / name)
             assert family.convert(tmp_path / name, "mine", tmp_path).architecture == SMALL
 
-    def test_random_weights_are_official_ones(self) -> None:
-        drawn = family.random_weights(SMALL)
+    def test_random_weights_are_official_ones(self, tmp_path: Path) -> None:
+        drawn = read_state_dict(family.draw(SMALL, tmp_path))
         assert {name: tuple(weight.shape) for name, weight in drawn.items()} == expected_shapes(
             SMALL
         )
-        with pytest.raises(HistoclickError, match="unknown architecture 'hrnet48' of ritm"):
-            family.random_weights("hrnet48")
+        with pytest.raises(HistoclickError, match="ritm: unknown architecture 'hrnet48'"):
+            family.draw("hrnet48", tmp_path)
 
     @pytest.mark.parametrize(
         ("change", "sentence"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ class Card:
         partial = folder / "card.toml.partial"
         partial.write_bytes(tomli_w.dumps(plain, multiline_strings=True).encode())
         partial.replace(folder / "card.toml")
+
+
+def check_architecture(name: str, known: Collection[str], where: str) -> None:
+    """Raise ``HistoclickError`` for a ``name`` that is not among those ``known``. ``where``: the
+    model folder or family that asks for it."""
+    if name not in known:
+        raise HistoclickError(f"{where}: unknown architecture '{name}'; known: {', '.join(known)}")
 
 
 def read_card(folder: Path) -> Card:

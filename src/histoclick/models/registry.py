@@ -11,18 +11,14 @@ import importlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 import platformdirs
 
 from histoclick.models.card import Card, read_card
 from histoclick.types import HistoclickError, Segmenter
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 BUILTIN = Path(__file__).parent / "builtin"
 FAMILIES = {
@@ -32,6 +28,7 @@ FAMILIES = {
     "focalclick": "histoclick.models.focalclick.family",
     "simpleclick": "histoclick.models.simpleclick.family",
     "baseline": "histoclick.models.baselines",
+    "classical": "histoclick.models.classical",
     "peer": "histoclick.models.peers.family",
 }
 
@@ -52,9 +49,9 @@ class ImportableFamily(Family, Protocol):
         what it was. Raises ``HistoclickError`` for a file that is not exactly of this family."""
         ...
 
-    def random_weights(self, architecture: str) -> Mapping[str, Tensor]:
-        """Weights that learned nothing, under their official names. Raises ``HistoclickError`` for
-        an unknown architecture, listing the known ones."""
+    def draw(self, architecture: str, folder: Path) -> Path:
+        """Make in ``folder`` what ``convert`` takes, with weights that learned nothing. Raises
+        ``HistoclickError`` for an unknown architecture, listing the known ones."""
         ...
 
 
@@ -159,16 +156,13 @@ def with_random_weights(family: str, architecture: str, folder: Path) -> Path:
 
     Raises ``HistoclickError`` for an unknown family or architecture.
     """
-    from histoclick.models.weights import write_safetensors
-
     module = _family(family)
-    if not hasattr(module, "random_weights"):
+    if not hasattr(module, "draw"):
         raise HistoclickError(f"family '{family}' has no weights to draw")
     family_ = cast(ImportableFamily, module)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".random-", dir=folder.parent) as partial:
-        file = Path(partial) / f"{architecture}.safetensors"
-        write_safetensors(family_.random_weights(architecture), file)
+        file = family_.draw(architecture, Path(partial))
         return _convert(family_, file, folder, untrained=True)
 
 

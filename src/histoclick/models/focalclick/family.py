@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from torch import Tensor
-
-from histoclick.models.card import Card
+from histoclick.models.card import Card, check_architecture
 from histoclick.models.focalclick.network import VARIANTS, build, expected_shapes, recognise
 from histoclick.models.focalclick.segmenter import INPUT_PX, FocalClickSegmenter
 from histoclick.models.lineage import read_params
@@ -27,10 +25,7 @@ PIPELINES = ("S1", "S2")
 
 def load(card: Card, folder: Path, device: str) -> FocalClickSegmenter:
     """The segmenter of a model folder, whose weights stand under their official names."""
-    if card.architecture not in VARIANTS:
-        raise HistoclickError(
-            f"{folder}: unknown architecture '{card.architecture}'; known: {', '.join(VARIANTS)}"
-        )
+    check_architecture(card.architecture, VARIANTS, str(folder))
     if card.input_size < LEAST_INPUT_PX:
         raise HistoclickError(
             f"{folder}: input_size is {card.input_size}; it must be {LEAST_INPUT_PX} up"
@@ -77,13 +72,12 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
     )
 
 
-def random_weights(architecture: str) -> dict[str, Tensor]:
-    """Those of a network that learned nothing, under their official names."""
-    if architecture not in VARIANTS:
-        raise HistoclickError(
-            f"unknown architecture '{architecture}' of focalclick; known: {', '.join(VARIANTS)}"
-        )
-    return build(architecture).state_dict()
+def draw(architecture: str, folder: Path) -> Path:
+    """A weight file of a network that learned nothing, in ``folder``."""
+    check_architecture(architecture, VARIANTS, "focalclick")
+    file = folder / f"{architecture}.safetensors"
+    write_safetensors(build(architecture).state_dict(), file)
+    return file
 
 
 def _pipeline(file: Path) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import torch
 import transformers
 from transformers.utils import logging
 
-from histoclick.models.card import Card
+from histoclick.models.card import Card, check_architecture
 from histoclick.models.peers.kinds import KINDS, VIDEO, Colour
 from histoclick.models.peers.segmenter import PeerSegmenter, side_px
 from histoclick.models.weights import check_keys, read_state_dict, sha256, write_safetensors
@@ -80,6 +80,16 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
         input_size=side_px(config.prompt_encoder_config.image_size),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def draw(architecture: str, folder: Path) -> Path:
+    """A Hub folder of a network that learned nothing, of transformers' default size."""
+    check_architecture(architecture, KINDS, "peer")
+    config = getattr(transformers, f"{KINDS[architecture].classes}Config")()
+    with _silence(), _understood(folder / "config.json", KINDS[architecture].title):
+        model = getattr(transformers, f"{KINDS[architecture].classes}Model")(config)
+        model.save_pretrained(folder / architecture)
+    return folder / architecture
 
 
 def _read_config(folder: Path) -> tuple[str, Any]:

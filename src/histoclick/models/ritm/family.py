@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
-from histoclick.models.card import Card
+from histoclick.models.card import Card, check_architecture
 from histoclick.models.earlyfusion import EarlyFusionSegmenter
 from histoclick.models.lineage import read_params
 from histoclick.models.nets.fold import fold
@@ -33,10 +31,7 @@ def load(card: Card, folder: Path, device: str) -> EarlyFusionSegmenter:
 
     ``card.input_size``: longest side in px of what it sees once it zooms in.
     """
-    if card.architecture not in WIDTHS:
-        raise HistoclickError(
-            f"{folder}: unknown architecture '{card.architecture}'; known: {', '.join(WIDTHS)}"
-        )
+    check_architecture(card.architecture, WIDTHS, str(folder))
     if card.input_size < LEAST_INPUT_PX:
         raise HistoclickError(
             f"{folder}: input_size is {card.input_size}; it must be {LEAST_INPUT_PX} up"
@@ -82,10 +77,9 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
     )
 
 
-def random_weights(architecture: str) -> dict[str, Tensor]:
-    """Those of a network that learned nothing, under their official names."""
-    if architecture not in WIDTHS:
-        raise HistoclickError(
-            f"unknown architecture '{architecture}' of ritm; known: {', '.join(WIDTHS)}"
-        )
-    return build(architecture).state_dict()
+def draw(architecture: str, folder: Path) -> Path:
+    """A weight file of a network that learned nothing, in ``folder``."""
+    check_architecture(architecture, WIDTHS, "ritm")
+    file = folder / f"{architecture}.safetensors"
+    write_safetensors(build(architecture).state_dict(), file)
+    return file

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-
-from histoclick.models.card import Card
+from histoclick.models.card import Card, check_architecture
 from histoclick.models.sam.keys import to_official
 from histoclick.models.sam.network import (
     INPUT_PX,
@@ -28,10 +26,7 @@ from histoclick.types import HistoclickError
 
 def load(card: Card, folder: Path, device: str) -> SamSegmenter:
     """The segmenter of a model folder, whose weights stand under their official names."""
-    if card.architecture not in VARIANTS:
-        raise HistoclickError(
-            f"{folder}: unknown architecture '{card.architecture}'; known: {', '.join(VARIANTS)}"
-        )
+    check_architecture(card.architecture, VARIANTS, str(folder))
     file = folder / "weights.safetensors"
     state = read_state_dict(file)
     check_keys(shapes(state), expected_shapes(card.architecture), str(file))
@@ -63,10 +58,9 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
     )
 
 
-def random_weights(architecture: str) -> dict[str, Tensor]:
-    """Those of a network that learned nothing, under their official names."""
-    if architecture not in VARIANTS:
-        raise HistoclickError(
-            f"unknown architecture '{architecture}' of sam; known: {', '.join(VARIANTS)}"
-        )
-    return to_official(build(architecture).state_dict())
+def draw(architecture: str, folder: Path) -> Path:
+    """A weight file of a network that learned nothing, in ``folder``."""
+    check_architecture(architecture, VARIANTS, "sam")
+    file = folder / f"{architecture}.safetensors"
+    write_safetensors(to_official(build(architecture).state_dict()), file)
+    return file

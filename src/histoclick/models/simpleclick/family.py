@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from histoclick.models.card import Card
+from histoclick.models.card import Card, check_architecture
 from histoclick.models.earlyfusion import EarlyFusionSegmenter
 from histoclick.models.simpleclick.network import VARIANTS, build, expected_shapes, recognise
 from histoclick.models.simpleclick.vit import WINDOW_PX
@@ -29,10 +29,7 @@ def load(card: Card, folder: Path, device: str) -> EarlyFusionSegmenter:
 
     It sees squares of the card's ``input_size`` at every click, whatever the shape of the region.
     """
-    if card.architecture not in VARIANTS:
-        raise HistoclickError(
-            f"{folder}: unknown architecture '{card.architecture}'; known: {', '.join(VARIANTS)}"
-        )
+    check_architecture(card.architecture, VARIANTS, str(folder))
     side = card.input_size
     if side < WINDOW_PX or side % WINDOW_PX:
         raise HistoclickError(
@@ -74,6 +71,14 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
         parameters=sum(value.numel() for value in state.values()),
         notes=notes,
     )
+
+
+def draw(architecture: str, folder: Path) -> Path:
+    """A weight file of a network that learned nothing, in ``folder``."""
+    check_architecture(architecture, VARIANTS, "simpleclick")
+    file = folder / f"{architecture}.safetensors"
+    write_safetensors(build(architecture).state_dict(), file)
+    return file
 
 
 def _completed(
