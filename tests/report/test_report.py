@@ -600,6 +600,9 @@ def test_seconds_are_of_the_patches_that_were_timed(tmp_path: Path) -> None:
     row = numbers_of(tables).iloc[0]
     assert row["SPC"] == pytest.approx(sum(row["seconds"] for row in rows) / len(rows))
     assert "SPC of fast on liver: from the 3 patches" in markdown(tables)
+    assert "workers were busy" not in markdown(tables)
+    in_card("threads = 1", "threads = 1\nworkers = 4")(run)
+    assert "on liver: measured while up to 4 workers were busy" in markdown(tables_of([run]))
     change(run, lambda r: r.assign(seconds=math.nan, encode_seconds=math.nan))
     assert "| not measured | not measured |" in markdown(tables_of([run]))
 

@@ -72,7 +72,7 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
             f"{baselines[0].card.dataset!r}; give another run on the same patches"
         )
     notes[f"NoC counts a failure as {budget} clicks, the budget. SPC in seconds."] = None
-    notes |= dict.fromkeys(note for run in runs for note in _timed(run))
+    notes |= dict.fromkeys(note for run in runs for note in _timing(run))
     names = (*map(_noc, targets), "SPC", "SPC with encode", *map(_nof, counted))
     return Table("Clicks to reach a target IoU", ABOUT + names, 2, tuple(rows), tuple(notes))
 
@@ -245,14 +245,15 @@ def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
     return _number(name, spent, digits)
 
 
-def _timed(run: Run) -> Iterator[str]:
-    """On how many patches the seconds were measured, unless on all or on none."""
+def _timing(run: Run) -> Iterator[str]:
+    """What sets the seconds of a run apart: not of all patches, or of a busy machine."""
+    which = f"SPC of {run.label} on {run.card.dataset}"
     timed = int(np.isfinite(run.seconds).any(1).sum())
     if 0 < timed < len(run):
-        yield (
-            f"SPC of {run.label} on {run.card.dataset}: from the {timed} patches that were clicked "
-            "on one by one."
-        )
+        yield f"{which}: from the {timed} patches that were clicked on one by one."
+    workers = run.card.facts.get("machine", {}).get("workers", 1)
+    if timed and isinstance(workers, int) and workers > 1:
+        yield f"{which}: measured while up to {workers} workers were busy."
 
 
 def _per_click(name: str, run: Run, values: metrics.Floats) -> Cell:
