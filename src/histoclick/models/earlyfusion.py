@@ -6,6 +6,7 @@ a zoomed-in region that is kept between clicks, and on its mirror image.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,36 @@ class _View:
     roi: Roi | None
 
 
-class EarlyFusionSegmenter:
+class EarlyFusion(ABC):
+    """A segmenter that works at clicks only, on many users at once as on one."""
+
+    device: torch.device
+
+    def encode(self, image: RGB8) -> EarlyFusionEncoded:
+        """Only keeps ``image``, (H, W, 3) uint8 RGB: every part of these networks sees clicks."""
+        return EarlyFusionEncoded.of(image, self.device)
+
+    def encode_batch(self, images: Sequence[RGB8]) -> list[EarlyFusionEncoded]:
+        """``encode`` of every image."""
+        return [self.encode(image) for image in images]
+
+    def predict(
+        self, encoded: EarlyFusionEncoded, prompt: Prompt, previous: Prediction | None = None
+    ) -> Prediction:
+        """See ``Segmenter``; clicks only."""
+        return self.predict_batch([encoded], [prompt], [previous])[0]
+
+    @abstractmethod
+    def predict_batch(
+        self,
+        encoded: Sequence[EarlyFusionEncoded],
+        prompts: Sequence[Prompt],
+        previous: Sequence[Prediction | None],
+    ) -> list[Prediction]:
+        """See ``BatchSegmenter``."""
+
+
+class EarlyFusionSegmenter(EarlyFusion):
     """Clicks to masks with a network of the RITM kind. ``Prediction.memory``: its state.
 
     ``net(inputs, points)``: ``inputs`` (B, 4, h, w) float32, RGB in 0..1 and the probabilities of
@@ -106,20 +136,6 @@ class EarlyFusionSegmenter:
         if self.max_side is not None:
             told["max_side"] = f"{self.max_side} px"
         return told
-
-    def encode(self, image: RGB8) -> EarlyFusionEncoded:
-        """Only keeps ``image``, (H, W, 3) uint8 RGB: every part of these networks sees clicks."""
-        return EarlyFusionEncoded.of(image, self.device)
-
-    def encode_batch(self, images: Sequence[RGB8]) -> list[EarlyFusionEncoded]:
-        """``encode`` of every image."""
-        return [self.encode(image) for image in images]
-
-    def predict(
-        self, encoded: EarlyFusionEncoded, prompt: Prompt, previous: Prediction | None = None
-    ) -> Prediction:
-        """See ``Segmenter``; clicks only."""
-        return self.predict_batch([encoded], [prompt], [previous])[0]
 
     @torch.inference_mode()
     def predict_batch(

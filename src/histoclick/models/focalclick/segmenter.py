@@ -18,13 +18,13 @@ from torch import Tensor
 
 from histoclick.models.clickmaps import pack, pad
 from histoclick.models.device import finish
-from histoclick.models.earlyfusion import THRESHOLD, EarlyFusionEncoded, logits_of
+from histoclick.models.earlyfusion import THRESHOLD, EarlyFusion, EarlyFusionEncoded, logits_of
 from histoclick.models.focalclick.crops import focus_crop, progressive_merge
 from histoclick.models.focalclick.network import Coarse, FocalClickNet
 from histoclick.models.focalclick.refiner import Refined, resize
 from histoclick.models.prompts import check_previous, check_prompt
 from histoclick.models.zoom import Roi, ZoomRule
-from histoclick.types import RGB8, Click, Logits, Mask, Prediction, Prompt
+from histoclick.types import Click, Logits, Mask, Prediction, Prompt
 
 INPUT_PX = 256  # of the paper; the published evaluation script says 384 unless told
 CROP_RATIO = 1.4
@@ -63,7 +63,7 @@ class _Turn:
     target: Roi
 
 
-class FocalClickSegmenter:
+class FocalClickSegmenter(EarlyFusion):
     """Clicks to masks with a FocalClick network. ``Prediction.memory``: a ``FocalClickMemory``.
 
     ``net`` is moved to ``device`` and kept, in evaluation mode. ``input_px``: side of the squares
@@ -98,20 +98,6 @@ class FocalClickSegmenter:
             "tta": "none",
             "merge": self.merge,
         }
-
-    def encode(self, image: RGB8) -> EarlyFusionEncoded:
-        """Only keeps ``image``, (H, W, 3) uint8 RGB: every part of the networks sees clicks."""
-        return EarlyFusionEncoded.of(image, self.device)
-
-    def encode_batch(self, images: Sequence[RGB8]) -> list[EarlyFusionEncoded]:
-        """``encode`` of every image."""
-        return [self.encode(image) for image in images]
-
-    def predict(
-        self, encoded: EarlyFusionEncoded, prompt: Prompt, previous: Prediction | None = None
-    ) -> Prediction:
-        """See ``Segmenter``; clicks only."""
-        return self.predict_batch([encoded], [prompt], [previous])[0]
 
     @torch.inference_mode()
     def predict_batch(
