@@ -395,7 +395,7 @@ def test_untrained_weights_are_marked_in_every_output(files: ReportFiles) -> Non
 def test_untrained_weights_are_marked_wherever_the_page_names_the_model(files: ReportFiles) -> None:
     text = read(files.page)
     words = re.sub(r"[()]", "", Page(text).words)
-    warning = "Untrained weights. slow_but & 100% runs on weights that were never trained."
+    warning = "Untrained weights. slow_but & 100%: weights that were never trained."
     assert warning in words
     told = words.replace(warning, "").split(" Protocol What the runs say of themselves")[0]
     assert told.count("slow_but & 100%") == told.count("slow_but & 100% untrained weights") > 6
