@@ -121,5 +121,10 @@ def refuse_three(_: Segmenter, item: int) -> int:
     return item
 
 
+def large_answer(_: Segmenter, item: int) -> np.ndarray:
+    """Larger than any pipe: to be sent in parts."""
+    return np.full((1500, 1500), item)
+
+
 def no_segmenter() -> FakeSegmenter:
     raise HistoclickError("model.safetensors: damaged; import it again")

@@ -15,6 +15,7 @@ import pytest
 from fakes import (
     FakeSegmenter,
     die_at_three,
+    large_answer,
     no_segmenter,
     process_of,
     refuse_three,
@@ -63,7 +64,7 @@ def test_a_dead_worker_is_one_sentence_and_the_next_map_has_new_ones() -> None:
     before = children()
     with Processes(FakeSegmenter, 2) as crew:
         seen = []
-        with pytest.raises(HistoclickError, match=r"a worker died.*--workers") as caught:
+        with pytest.raises(HistoclickError, match=r"died \(exit code 7\).*--workers") as caught:
             seen.extend(crew.map(die_at_three, range(4)))
         assert "\n" not in str(caught.value)
         assert sorted(crew.map(die_at_three, range(3))) == [0, 1, 2]
@@ -85,10 +86,13 @@ def test_a_model_that_does_not_load_is_its_own_sentence() -> None:
         list(crew.map(process_of, range(3)))
 
 
-def test_work_left_in_the_middle_ends_at_once(processes: Processes) -> None:
-    work = processes.map(process_of, range(50))
-    next(work)
-    work.close()
+@pytest.mark.parametrize("seen", [0, 1, 2, 5])
+def test_work_left_in_the_middle_of_an_answer_ends_at_once(processes: Processes, seen: int) -> None:
+    for _ in range(2):
+        work = processes.map(large_answer, range(50))
+        for _ in range(seen):
+            next(work)
+        work.close()
     assert len(list(processes.map(process_of, range(5)))) == 5
 
 

@@ -13,9 +13,8 @@ import signal
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from multiprocessing.connection import Connection, wait
 from typing import Any, Self, TypeVar
 
 from histoclick.types import HistoclickError, Segmenter
@@ -96,14 +95,19 @@ class Desk:
 
 
 class Processes(Crew):
-    """``workers`` processes on this machine; each calls ``load``, which has to be picklable."""
+    """``workers`` processes on this machine; each calls ``load``, which has to be picklable.
+
+    Each has a pipe of its own, so that any of them can be killed at any time. The pools of the
+    standard library share one: killed in the middle of an answer they wait for its end for ever,
+    and left to finish they take as long as a patch after Ctrl-C.
+    """
 
     def __init__(self, load: Load, workers: int) -> None:
         if workers < 1:
             raise HistoclickError(f"{workers} workers can do nothing; give at least 1")
         self._load = load
         self._workers = workers
-        self._pool: ProcessPoolExecutor | None = None
+        self._idle: list[_Process] = []
 
     @property
     def workers(self) -> int:
@@ -114,56 +118,82 @@ class Processes(Crew):
         self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
     ) -> Iterator[Result]:
         """No process is started that is not needed. When it ends early, so do all at work."""
-        todo, busy = iter(items), set[Future[Result]]()
+        todo, busy = iter(items), dict[Any, _Process]()
         try:
             while True:
                 for item in islice(todo, self._workers - len(busy)):
-                    busy.add(self._submit(task, item))
+                    worker = self._idle.pop() if self._idle else _Process(self._load)
+                    busy[worker.pipe] = worker
+                    worker.ask(task, item)
                 if not busy:
                     return
-                done, busy = wait(busy, return_when=FIRST_COMPLETED)
-                for each in done:
-                    yield each.result()
-        except BrokenProcessPool:
-            self.close()
-            raise HistoclickError(
-                "a worker died, most likely for lack of memory; use fewer --workers or a smaller "
-                "--batch and repeat the command: what was finished is kept"
-            ) from None
+                for pipe in wait(list(busy)):  # also for the end of one whose process is dead
+                    done, result = busy[pipe].answer()
+                    self._idle.append(busy.pop(pipe))
+                    if not done:
+                        raise result
+                    yield result
         finally:
-            if busy:
-                self.close()
+            for worker in busy.values():
+                worker.kill()
 
     def close(self) -> None:
-        """Whoever is still at work is stopped in the middle of it."""
-        if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()  # 3.14 has kill_workers; waiting could take the minutes of a patch
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        """They have nothing to finish."""
+        while self._idle:
+            self._idle.pop().kill()
 
-    def _submit(self, task: Callable[[Segmenter, Item], Result], item: Item) -> Future[Result]:
-        """Processes start afresh (spawn): forked copies of one that has used torch may hang."""
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(self._workers, context, _sit_down, (self._load,))
+
+class _Process:
+    """Started afresh (spawn): forked copies of a process that has used torch may hang."""
+
+    def __init__(self, load: Load) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, load), daemon=True)
         with _no_interrupts():  # a process that is starting would die of Ctrl-C with a traceback
-            return self._pool.submit(_work, task, item)
+            self._process.start()
+        theirs.close()
+
+    def ask(self, task: Callable[[Segmenter, Any], Any], item: Any) -> None:
+        try:
+            self.pipe.send((task, item))
+        except OSError:
+            raise self._death() from None
+
+    def answer(self) -> tuple[bool, Any]:
+        """(True, the result) or (False, an exception)."""
+        try:
+            answer: tuple[bool, Any] = self.pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+        return answer
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+
+    def _death(self) -> HistoclickError:
+        self._process.join()
+        return HistoclickError(
+            f"a worker died (exit code {self._process.exitcode}), most likely for lack of memory; "
+            "use fewer --workers or a smaller --batch and repeat the command: what was finished is "
+            "kept"
+        )
 
 
-_desk: Desk | None = None  # of a worker process: a pool has no other place for it
-
-
-def _sit_down(load: Load) -> None:
-    global _desk
+def _serve(pipe: Connection, load: Load) -> None:
+    """The life of a process: it ends with the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who waits ends us
-    _desk = Desk(load)
-
-
-def _work(task: Callable[[Segmenter, Item], Result], item: Item) -> Result:
-    assert _desk is not None, "the pool starts its processes with _sit_down"
-    result: Result = _desk.work(task, item)
-    return result
+    desk = Desk(load)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            task, item = pipe.recv()
+            try:
+                answer = True, desk.work(task, item)
+            except Exception as error:  # noqa: BLE001 - whatever it is, who waits raises it
+                answer = False, error
+            pipe.send(answer)
 
 
 @contextlib.contextmanager
