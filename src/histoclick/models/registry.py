@@ -24,6 +24,7 @@ BUILTIN = Path(__file__).parent / "builtin"
 FAMILIES = {
     "denseclick": "histoclick.models.denseclick.segmenter",
     "sam": "histoclick.models.sam.family",
+    "mobilesam": "histoclick.models.sam.family",  # SAM with another image encoder
     "ritm": "histoclick.models.ritm.family",
     "focalclick": "histoclick.models.focalclick.family",
     "simpleclick": "histoclick.models.simpleclick.family",

@@ -24,6 +24,7 @@ _LINEAR: Renames = (
 _TABLE: tuple[tuple[str, str, Renames], ...] = (
     ("image_encoder.patch_embed.proj.", "vision_encoder.patch_embed.projection.", ()),
     ("image_encoder.blocks.", "vision_encoder.layers.", _NORMS),
+    ("image_encoder.layers.", "vision_encoder.stages.", ()),  # TinyViT
     ("image_encoder.neck.0.", "vision_encoder.neck.conv1.", ()),
     ("image_encoder.neck.1.", "vision_encoder.neck.layer_norm1.", ()),
     ("image_encoder.neck.2.", "vision_encoder.neck.conv2.", ()),

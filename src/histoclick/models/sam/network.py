@@ -8,11 +8,10 @@ Built from numbers, never from the Hub. The parts (``vision_encoder``, ``prompt_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     SamConfig,
     SamMaskDecoderConfig,
@@ -22,9 +21,10 @@ from transformers import (
 )
 
 from histoclick.models.sam.keys import to_native, to_official
+from histoclick.models.sam.tinyvit import STAGES, Stage, TinyViT
+from histoclick.models.sam.vit import Layer
 
 INPUT_PX = 1024  # side of the square the published encoders see
-CPU_ROWS = 16  # of queries at a time, so that their position biases stay small
 
 
 class Encoder(NamedTuple):
@@ -36,71 +36,28 @@ class Encoder(NamedTuple):
     global_blocks: tuple[int, ...]  # these attend everywhere, the others within 14x14 windows
 
 
-VARIANTS = {
+VITS = {
     "vit_b": Encoder(768, 12, 12, (2, 5, 8, 11)),
     "vit_l": Encoder(1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": Encoder(1280, 32, 16, (7, 15, 23, 31)),
 }
+VARIANTS: dict[str, Encoder | tuple[Stage, ...]] = VITS | {"vit_t": STAGES}  # MobileSAM's
 
 
-class Attention(nn.Module):
-    """The image encoder's attention with relative positions, in place of transformers' own.
-
-    The same sums with the same weights. But the bias of every query and key pair, 805 MB for the
-    64x64 places of ViT-B, is laid out as the kernel reads it, and on a CPU made for a few rows of
-    queries at a time: copying all of it took nearly as long as the encoder's arithmetic.
-    """
-
-    def __init__(self, plain: Any) -> None:
-        """``plain``: a ``SamVisionAttention``, whose weights are taken over."""
-        super().__init__()
-        self.qkv: nn.Linear = plain.qkv
-        self.proj: nn.Linear = plain.proj
-        self.rel_pos_h: nn.Parameter = plain.rel_pos_h
-        self.rel_pos_w: nn.Parameter = plain.rel_pos_w
-        self.heads: int = plain.num_attention_heads
-
-    def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
-        """(B, H, W, C) to (B, H, W, C); the second value keeps the signature."""
-        batch, height, width, channels = hidden_states.shape
-        qkv = self.qkv(hidden_states).view(batch, height, width, 3, self.heads, -1)
-        query, key, value = qkv.permute(3, 0, 4, 1, 2, 5)  # (B, heads, H, W, c) each
-        key, value = key.flatten(2, 3), value.flatten(2, 3)
-        down = _relative(self.rel_pos_h, height)
-        across = _relative(self.rel_pos_w, width)
-        step = CPU_ROWS if query.device.type == "cpu" else height
-        attended = []
-        for top in range(0, height, step):
-            rows = query[:, :, top : top + step]
-            bias_down = torch.einsum("bnhwc,hkc->bnhwk", rows, down[top : top + step])
-            bias_across = torch.einsum("bnhwc,wkc->bnhwk", rows, across)
-            bias = bias_down.contiguous()[..., :, None] + bias_across.contiguous()[..., None, :]
-            attended.append(
-                F.scaled_dot_product_attention(
-                    rows.flatten(2, 3), key, value, bias.flatten(4, 5).flatten(2, 3)
-                )
-            )
-        out = torch.cat(attended, 2).transpose(1, 2).reshape(batch, height, width, channels)
-        return self.proj(out), None
-
-
-def _relative(table: Tensor, size: int) -> Tensor:
-    """(2 size - 1, c) embeddings of offsets to (size, size, c): those of every query and key."""
-    places = torch.arange(size, device=table.device)
-    return table[places[:, None] - places + size - 1]
-
-
-def assemble(encoder: Encoder, input_px: int = INPUT_PX, *, fast: bool = True) -> SamModel:
+def assemble(
+    encoder: Encoder | tuple[Stage, ...], input_px: int = INPUT_PX, *, fast: bool = True
+) -> SamModel:
     """The whole network around ``encoder``, with random weights.
 
-    ``fast=False`` keeps transformers' own attention, for comparing with it.
+    ``fast=False`` keeps transformers' own layers of a ViT, for comparing with them.
     """
+    vit = encoder if isinstance(encoder, Encoder) else Encoder(encoder[-1].width, 0, 1, ())
     config = SamConfig(
         vision_config=SamVisionConfig(
-            hidden_size=encoder.width,
-            num_hidden_layers=encoder.depth,
-            num_attention_heads=encoder.heads,
-            global_attn_indexes=list(encoder.global_blocks),
+            hidden_size=vit.width,
+            num_hidden_layers=vit.depth,
+            num_attention_heads=vit.heads,
+            global_attn_indexes=list(vit.global_blocks),
             image_size=input_px,
         ),
         prompt_encoder_config=SamPromptEncoderConfig(image_size=input_px),
@@ -109,9 +66,10 @@ def assemble(encoder: Encoder, input_px: int = INPUT_PX, *, fast: bool = True) -
         attn_implementation="sdpa",
     )
     model = SamModel(config)
-    if fast:
-        for layer in model.vision_encoder.layers:
-            layer.attn = Attention(layer.attn)
+    if not isinstance(encoder, Encoder):
+        model.vision_encoder = TinyViT(encoder, model.vision_encoder.neck)
+    elif fast:
+        model.vision_encoder.layers = nn.ModuleList(map(Layer, model.vision_encoder.layers))
     # a parameter here, a buffer in the reference: no scenario trains it
     model.shared_image_embedding.positional_embedding.requires_grad_(False)
     return model
@@ -133,6 +91,20 @@ def build(variant: str, state: Mapping[str, Tensor] | None = None) -> SamModel:
     return model.float()
 
 
+def narrow(model: SamModel, dtype: torch.dtype) -> torch.dtype:
+    """Make the weights of the image encoder's transformer layers ``dtype``; returns what they are.
+
+    Sums and norms stay float32, and all of TinyViT: it loses too much by bfloat16 (of the
+    reference's random network, every tenth pixel of a mask; of ViT-B, one in some hundreds).
+    """
+    if isinstance(model.vision_encoder, TinyViT):
+        return torch.float32
+    for layer in model.vision_encoder.layers:
+        layer.attn.to(dtype)
+        layer.mlp.to(dtype)
+    return dtype
+
+
 def expected_shapes(variant: str) -> dict[str, tuple[int, ...]]:
     """Official names and shapes of every weight of ``variant``."""
     with torch.device("meta"):
@@ -141,11 +113,13 @@ def expected_shapes(variant: str) -> dict[str, tuple[int, ...]]:
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """The variant whose official weights ``state`` are, told by the encoder's width."""
+    """The variant whose official weights ``state`` are, told by the encoder's first weights."""
+    if "image_encoder.patch_embed.seq.0.c.weight" in state:
+        return "vit_t"
     positions = state.get("image_encoder.pos_embed")
     if positions is None or "mask_decoder.mask_tokens.weight" not in state:
         return None
-    widths = {encoder.width: variant for variant, encoder in VARIANTS.items()}
+    widths = {encoder.width: variant for variant, encoder in VITS.items()}
     return widths.get(positions.shape[-1])
 
 

@@ -1,0 +1,162 @@
+"""The layers of SAM's image encoder, a ViT with windows and relative positions (Li et al. 2022).
+
+They compute what transformers' ``SamVisionLayer`` computes, with the same weights, but in an order
+that suits processors. There a layer waits for memory more than it should: the position biases of
+all pairs of 64x64 places alone fill 805 MB in ViT-B. Here a layer is done band by band, from the
+attention to the end of the MLP, so that what passes between its steps stays in the cache; and the
+zeros that fill up the windows, a fifth of all tokens, are never multiplied with any weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from histoclick.models.sam.windows import cut, join
+
+CPU_ROWS = 8  # of queries at a time that attend everywhere
+
+
+class Layer(GradientCheckpointingLayer):  # type: ignore[misc]  # transformers has no types here
+    """In place of a ``SamVisionLayer``: (B, H, W, C) to (B, H, W, C).
+
+    The weights of attention and MLP may be of half precision; sums and norms stay float32.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        """``plain``: the ``SamVisionLayer`` whose weights are taken over."""
+        super().__init__()
+        self.layer_norm1: nn.LayerNorm = plain.layer_norm1
+        self.layer_norm2: nn.LayerNorm = plain.layer_norm2
+        self.mlp: nn.Module = plain.mlp
+        side: int = plain.window_size
+        self.attn = WindowAttention(plain.attn, side) if side else GlobalAttention(plain.attn)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """``hidden_states``: named as transformers does."""
+        dtype = self.attn.qkv.weight.dtype
+        bands, top = [], 0
+        for attended in self.attn(self.layer_norm1(hidden_states).to(dtype)):
+            band = hidden_states[:, top : top + attended.shape[1]] + attended
+            bands.append(band + self.mlp(self.layer_norm2(band).to(dtype)))
+            top += attended.shape[1]
+        return torch.cat(bands, 1)
+
+
+class Attention(nn.Module):
+    """What both kinds share: the weights of a ``SamVisionAttention``.
+
+    ``forward`` takes normalised tokens (B, H, W, C) and yields bands (B, h, W, C), from the top.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self.qkv: nn.Linear = plain.qkv
+        self.proj: nn.Linear = plain.proj
+        self.rel_pos_h: nn.Parameter = plain.rel_pos_h
+        self.rel_pos_w: nn.Parameter = plain.rel_pos_w
+        self.heads: int = plain.num_attention_heads
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, H, W, 3 C) to query, key and value (B, heads, H, W, c)."""
+        query, key, value = qkv.view(*qkv.shape[:3], 3, self.heads, -1).permute(3, 0, 4, 1, 2, 5)
+        return query, key, value
+
+
+class WindowAttention(Attention):
+    """Every place attends to its window of ``side`` x ``side`` places.
+
+    Windows that reach over the edge are filled up with zeros, which take part: their query, key and
+    value are the biases of the projection.
+    """
+
+    def __init__(self, plain: Any, side: int) -> None:
+        super().__init__(plain)
+        self.side = side
+
+    def forward(self, tokens: Tensor) -> Iterator[Tensor]:
+        """See ``Attention``."""
+        down, across = (_relative(of, self.side) for of in (self.rel_pos_h, self.rel_pos_w))
+        step = self.side if tokens.device.type == "cpu" else tokens.shape[1]
+        for band in torch.split(tokens, step, 1):
+            height, width = band.shape[1:3]
+            windows = cut(self._fill_up(self.qkv(band)), self.side)
+            shape = (*windows.shape[:5], tokens.shape[3])
+            query, key, value = self._split(windows.flatten(0, 2))
+            bias = _bias(*_parts(query, down, across))
+            query, key, value = (each.flatten(2, 3) for each in (query, key, value))
+            attended = F.scaled_dot_product_attention(query, key, value, bias)
+            attended = attended.transpose(1, 2).reshape(shape)
+            yield self.proj(join(attended, height, width))
+
+    def _fill_up(self, qkv: Tensor) -> Tensor:
+        """(B, H, W, 3 C) to the next multiples of the window."""
+        for dim in (2, 1):
+            shape = list(qkv.shape)
+            shape[dim] = -shape[dim] % self.side
+            if shape[dim]:
+                qkv = torch.cat([qkv, self.qkv.bias.to(qkv.dtype).expand(shape)], dim)
+        return qkv
+
+
+class GlobalAttention(Attention):
+    """Every place attends to every place."""
+
+    def forward(self, tokens: Tensor) -> Iterator[Tensor]:
+        """See ``Attention``."""
+        height, width = tokens.shape[1:3]
+        query, key, value = self._split(self.qkv(tokens))
+        key, value = key.flatten(2, 3).contiguous(), value.flatten(2, 3).contiguous()
+        down, across = _relative(self.rel_pos_h, height), _relative(self.rel_pos_w, width)
+        on_cpu = tokens.device.type == "cpu"
+        attend = _by_heads if on_cpu and query.dtype == torch.float32 else _at_once
+        step = CPU_ROWS if on_cpu else height
+        for top in range(0, height, step):
+            rows = query[:, :, top : top + step]
+            parts = _parts(rows, down[top : top + step], across)
+            attended = attend(rows.flatten(2, 3), key, value, *parts).transpose(1, 2)
+            yield self.proj(attended.reshape(len(tokens), -1, width, tokens.shape[3]))
+
+
+def _relative(table: Tensor, size: int) -> Tensor:
+    """(2 size - 1, c) embeddings of offsets to (size, size, c): those of every query and key."""
+    places = torch.arange(size, device=table.device)
+    return table[places[:, None] - places + size - 1]
+
+
+def _parts(query: Tensor, down: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries (B, heads, h, w, c) and embeddings (h, H, c), (w, W, c) to the two summands of their
+    biases, contiguous: (B, heads, h, w, H, 1) for rows of keys, (B, heads, h, w, 1, W) for columns.
+    """
+    rows = torch.einsum("bnhwc,hkc->bnhwk", query, down).contiguous()
+    columns = torch.einsum("bnhwc,wkc->bnhwk", query, across).contiguous()
+    return rows[..., :, None], columns[..., None, :]
+
+
+def _bias(rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, heads, h w, H W): of every query and key."""
+    return (rows + columns).flatten(4, 5).flatten(2, 3)
+
+
+def _at_once(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, heads, queries, c)."""
+    return F.scaled_dot_product_attention(query, key, value, _bias(rows, columns))
+
+
+def _by_heads(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The same head by head: the scores of one stay in the cache, and the product of queries and
+    keys is added to the bias where that lies. On a CPU this takes two thirds of the time.
+    """
+    scale = query.shape[3] ** -0.5
+    heads = []
+    for head in range(query.shape[1]):
+        one = slice(head, head + 1)
+        scores = _bias(rows[:, one], columns[:, one])[:, 0]
+        scores = scores.baddbmm_(query[:, head], key[:, head].transpose(1, 2), alpha=scale)
+        heads.append(scores.softmax(2) @ value[:, head])
+    return torch.stack(heads, 1)
