@@ -89,6 +89,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+SMALL = CONFIGS["sam2"]
+
 
 class StepsConfig(PreTrainedConfig):
     model_type = "steps"
@@ -397,6 +399,17 @@ class TestImport:
         (folder / "config.json").write_text(json.dumps(values))
         with pytest.raises(HistoclickError, match=r"pip install 'histoclick\[edgetam\]'"):
             registry.import_model(folder, "peer", "mine")
+
+    def test_networks_are_drawn(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        full = transformers.Sam2Config
+        monkeypatch.setattr(transformers, "Sam2Config", lambda **parts: full(**(parts or SMALL)))
+        folder = registry.with_random_weights("peer", "sam2", tmp_path / "random")
+        assert read_card(folder).untrained
+        model = histoclick.load(folder)
+        answer = model.predict(model.encode(np.zeros((9, 9, 3), np.uint8)), Prompt((Click(4, 4),)))
+        assert answer.logits.shape == (9, 9)
+        with pytest.raises(HistoclickError, match="unknown architecture 'sam9'; known: sam_hq"):
+            registry.with_random_weights("peer", "sam9", tmp_path / "other")
 
 
 def edited(folder: Path, tmp_path: Path) -> Path:

@@ -85,10 +85,10 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
 def draw(architecture: str, folder: Path) -> Path:
     """A Hub folder of a network that learned nothing, of transformers' default size."""
     check_architecture(architecture, KINDS, "peer")
-    config = getattr(transformers, f"{KINDS[architecture].classes}Config")()
-    with _silence(), _understood(folder / "config.json", KINDS[architecture].title):
-        model = getattr(transformers, f"{KINDS[architecture].classes}Model")(config)
-        model.save_pretrained(folder / architecture)
+    kind = KINDS[architecture]
+    with _silence(), _understood(folder / "config.json", kind.title):
+        config = getattr(transformers, f"{kind.classes}Config")()
+        getattr(transformers, f"{kind.classes}Model")(config).save_pretrained(folder / architecture)
     return folder / architecture
 
 
