@@ -206,7 +206,9 @@ def show_model(
 
 @models_app.command("import")
 def import_model(
-    file: Annotated[Path, typer.Argument(help="Official weight file, such as sam_vit_b.pth.")],
+    file: Annotated[
+        Path, typer.Argument(help="Official weight file, or folder of the Hugging Face Hub.")
+    ],
     family: Annotated[str, typer.Option(help="Family of the file, such as sam.")],
     id_: Annotated[str, typer.Option("--id", help="Name the model shall have here.")],
 ) -> None:
