@@ -67,7 +67,7 @@ def read_folders(folders: list[Path]) -> list[Pairs]:
 def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
     """The batch of this step: a pure function of the data, the seed and the step."""
     rng = np.random.default_rng([seed, step])
-    share = np.array([len(pairs) for pairs in sets]) ** 0.2  # small sets count for more
+    share = np.array([len(pairs) for pairs in sets]) ** 0.3  # small sets count for more
     crops: Pairs = []
     for index in rng.choice(len(sets), IMAGES, p=share / share.sum()):
         image, labels = sets[index][int(rng.integers(len(sets[index])))]
@@ -89,7 +89,7 @@ def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
             start.append(objects.corrupt(target, rng) if wrong else np.zeros_like(target))
         images.append(augment.appearance(image, rng))
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    clicks = min(int(rng.geometric(0.18)), MAX_CLICKS)
+    clicks = min(int(rng.geometric(0.3)), MAX_CLICKS)
     return Batch(to_input(stacked), np.stack(targets), np.stack(start), clicks)
 
 
