@@ -17,6 +17,7 @@ COMMANDS = (
     ("models", "list"),
     ("models", "show"),
     ("models", "import"),
+    ("models", "random"),
     ("doctor",),
 )
 

@@ -389,3 +389,15 @@ def test_a_batch_of_none_is_refused(patch_set: PatchSet, tmp_path: Path) -> None
 def test_impossible_protocols(bad: dict[str, Any]) -> None:
     with pytest.raises(HistoclickError, match=r"max_clicks|targets"):
         Protocol(**bad)
+
+
+def test_masks_to_start_from_that_are_missing_leave_nothing_behind(
+    patch_set: PatchSet, tmp_path: Path
+) -> None:
+    start = Folder(tmp_path)
+    with pytest.raises(HistoclickError, match="no mask to start patch 'p00' from"):
+        evaluate(
+            FakeSegmenter(), patch_set, tmp_path / "run", model=MODEL, machine={},
+            protocol=Protocol(start=start),
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()

@@ -120,25 +120,45 @@ def test_models_without_weights_get_random_ones_marked_everywhere(
     text = text.replace('get = "not-here', 'architecture = "segformerB0_S1"\nget = "not-here')
     files, missing = reproduce(study(tmp_path, text), root, tmp_path / "out", evaluate)
     assert [part.what for part in missing] == ["Patch set lymph/test"]
-    card, _ = registry.find(tmp_path / "out/models/b0")
+    card, _ = registry.find(tmp_path / "out/models/b0-untrained")
     assert card.untrained
-    assert "b0 (untrained weights)" in files.markdown.read_text()
-    before = (tmp_path / "out/models/b0/weights.safetensors").read_bytes()
+    assert "b0-untrained (untrained weights)" in files.markdown.read_text()
+    weights = tmp_path / "out/models/b0-untrained/weights.safetensors"
+    before = weights.read_bytes()
     reproduce(study(tmp_path, text), root, tmp_path / "out", evaluate)
-    assert (tmp_path / "out/models/b0/weights.safetensors").read_bytes() == before
+    assert weights.read_bytes() == before
+    real = tmp_path / "b0_s1.safetensors"
+    real.write_bytes(before)
+    registry.import_model(real, "focalclick", "b0")  # real ones come later
+    files, _ = reproduce(study(tmp_path, text), root, tmp_path / "out", evaluate)
+    assert "untrained" not in files.markdown.read_text()
 
 
 def test_without_data_every_patch_set_below_the_root_counts(tmp_path: Path, root: Path) -> None:
-    write_patch_set(make_samples(2), root / "lymph/test")
-    text = STUDY[: STUDY.index("[[data]]")]
-    runs: list[str] = []
-    reproduce(
-        study(tmp_path, text),
-        root,
-        tmp_path / "out",
-        lambda m, p, r: runs.append(p.name) or evaluate(m, p, r),
-    )
-    assert runs == ["liver/test", "lymph/test"]
+    """Sets of one name in two places are two sets, and links count."""
+    elsewhere = write_patch_set(make_samples(2), tmp_path / "elsewhere").folder
+    (root / "lymph").mkdir()
+    (root / "lymph/test").symlink_to(elsewhere)
+    (root / "lymph/circle").symlink_to(root)
+    names: list[str] = []
+
+    def noted(model: str, patches: PatchSet, run: Path) -> None:
+        names.append(patches.name)
+        evaluate(model, patches, run)
+
+    reproduce(study(tmp_path, STUDY[: STUDY.index("[[data]]")]), root, tmp_path / "out", noted)
+    assert names == ["liver/test", "lymph/test"]
+    assert (tmp_path / "out/runs/lymph-test/discs/clicks.parquet").exists()
+
+
+def test_a_model_that_cannot_be_made_is_missing_and_the_rest_runs(
+    tmp_path: Path, root: Path
+) -> None:
+    text = STUDY.replace("limit = 2", "limit = 1\nrandom_weights = true")
+    text = text.replace('id = "not-here"', 'id = "b9"\nfamily = "ritm"\narchitecture = "b9"')
+    files, missing = reproduce(study(tmp_path, text), root, tmp_path / "out", evaluate)
+    assert files is not None
+    assert "Model b9: ritm: unknown architecture 'b9'" in str(missing[1])
 
 
 def test_the_command_ends_with_3_when_parts_are_missing(
@@ -179,6 +199,12 @@ def test_shipped_studies_are_readable_and_say_where_things_come_from(name: str) 
         ("spc = 0.052", 'spc = "fast"', "spc = 'fast'"),
         ("[[published]]", "[published]", "published is no list of tables"),
         ("limit = 2", "limit =", "not valid TOML"),
+        ("limit = 2", "limit = -1", "limit 0 or more"),
+        ("[0.80, 0.85, 0.90]", '["0.80"]', "targets are IoU values"),
+        ("[0.80, 0.85, 0.90]", "[80]", "targets are IoU values"),
+        ('id = "not-here"', 'id = "../not-here"', "model id '../not-here' is twice there or no id"),
+        ('id = "not-here"', 'id = "discs"', "model id 'discs' is twice there"),
+        ('"lymph/test"', '"../test"', "no folder below the root"),
     ],
 )
 def test_a_bad_study_is_one_sentence(tmp_path: Path, old: str, new: str, told: str) -> None:

@@ -30,6 +30,7 @@ models_app = typer.Typer(help="List, show and import models.", no_args_is_help=T
 app.add_typer(models_app, name="models")
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
+SCALES = ("mini", "full")
 INCOMPLETE = 3  # the run went to its end, and parts of it are missing
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -132,7 +133,10 @@ def reproduce(
     data: Annotated[Path, typer.Option(help="Folder with the patch sets inside.")],
     out: Annotated[Path, typer.Option(help="Folder for runs and report; repeated, it goes on.")],
     scale: Annotated[
-        str, typer.Option(help="full: the paper's experiment; mini: runs everywhere.")
+        str,
+        typer.Option(
+            help="Of a study that comes with histoclick: full, or mini, which runs everywhere."
+        ),
     ] = "mini",
     device: Device = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0: as many as fit.")] = 0,
@@ -141,9 +145,15 @@ def reproduce(
 ) -> None:
     """Evaluate every model of a study on every patch set, beside the published numbers."""
     from histoclick.evaluate import Protocol
+    from histoclick.machine import resolve
     from histoclick.reproduce import reproduce
     from histoclick.studies import read_study
 
+    if scale not in SCALES:
+        raise HistoclickError(f"--scale {scale}: give one of {', '.join(SCALES)}")
+    if min(batch, workers) < 1:
+        raise HistoclickError("--batch and --workers: give at least 1")
+    resolve(device)  # a bad one is told before anything is made
     chosen = read_study(study if study.endswith(".toml") else f"{study}-{scale}")
     protocol = Protocol(chosen.max_clicks, chosen.targets)
     files, missing = reproduce(
@@ -419,5 +429,8 @@ def main() -> None:
         typer.echo("histoclick: out of memory; use a smaller --batch or fewer --workers", err=True)
         code = 2
     if code == INTERRUPTED:
-        typer.echo("\nhistoclick: interrupted; evaluate and demo continue when repeated.", err=True)
+        typer.echo(
+            "\nhistoclick: interrupted; evaluate, reproduce and demo continue when repeated.",
+            err=True,
+        )
     sys.exit(code)

@@ -108,6 +108,9 @@ def evaluate(
     protocol = protocol or Protocol()
     if batch < 1:
         raise HistoclickError(f"the batch is {batch} patches; give at least 1")
+    rules = protocol.facts
+    if protocol.start is not None:
+        protocol.start.check(patch.id for patch in patches)
     if not out.exists():
         out.mkdir(parents=True)  # before all patches are read: a bad path is told at once
     crew = segmenter if isinstance(segmenter, Crew) else Alone(segmenter)
@@ -119,7 +122,7 @@ def evaluate(
         "slides": len({patch.slide for patch in patches}) if patches.has_slides else 0,
         "sha256": patches.check(checked),
     }
-    card = {"schema": 1, "model_id": model["id"], "protocol": protocol.facts, "model": model}
+    card = {"schema": 1, "model_id": model["id"], "protocol": rules, "model": model}
     card |= {"data": data, "inference": inference}
     _open_run(out, card | {"machine": machine | {"workers": crew.workers, "batch": batch}})
     shown = frozenset(_spread(patches, strips))

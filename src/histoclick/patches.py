@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,15 +52,19 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class PatchSet:
-    """A folder of patches, sorted by id. ``has_slides``: whether a manifest names the slides."""
+    """A folder of patches, sorted by id. ``has_slides``: whether a manifest names the slides.
+    ``title``: what to call it, if not after its folder."""
 
     folder: Path
     patches: tuple[Patch, ...]
     has_slides: bool
+    title: str = ""
 
     @property
     def name(self) -> str:
         """The folder's name, with its parent's for plain split names such as ``val``."""
+        if self.title:
+            return self.title
         folder = self.folder.resolve()
         is_split = folder.name in ("train", "val", "validation", "test")
         return f"{folder.parent.name}/{folder.name}" if is_split else folder.name
@@ -73,7 +77,7 @@ class PatchSet:
 
     def first(self, count: int) -> PatchSet:
         """The same set with its first ``count`` patches only."""
-        return PatchSet(self.folder, self.patches[:count], self.has_slides)
+        return replace(self, patches=self.patches[:count])
 
     def check(self, seen: Callable[[], object] = lambda: None) -> str:
         """Read every patch once and return the SHA-256 of the whole set.

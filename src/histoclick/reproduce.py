@@ -7,14 +7,15 @@ has been imported or prepared since.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from histoclick.models import registry
 from histoclick.patches import PatchSet, open_patch_set
 from histoclick.report import ReportFiles, write_report
-from histoclick.studies import StudiedModel, Study
+from histoclick.studies import Study
 from histoclick.types import HistoclickError
 
 Evaluate = Callable[[str, PatchSet, Path], object]  # model, patches, run folder
@@ -49,14 +50,14 @@ def reproduce(
     models = list(_models(study, out / "models", missing))
     runs = []
     for patches in sets:
-        for wanted, model in models:
-            run = out / "runs" / patches.name.replace("/", "-") / wanted.id
-            say(f"{wanted.id} on {patches.name}, {len(patches)} patches")
+        for name, model in models:
+            run = out / "runs" / patches.name.replace("/", "-") / name
+            say(f"{name} on {patches.name}, {len(patches)} patches")
             try:
                 evaluate(model, patches, run)
                 runs.append(run)
             except HistoclickError as error:  # the other runs are not to blame
-                missing.append(Missing(f"{wanted.id} on {patches.name}", str(error), ""))
+                missing.append(Missing(f"{name} on {patches.name}", str(error), ""))
     if not runs:
         return None, missing
     return write_report(runs, out / "report", published=study.published), missing
@@ -67,8 +68,7 @@ def _patch_sets(study: Study, root: Path, missing: list[Missing]) -> Iterator[Pa
         raise HistoclickError(f"{root}: no such folder; give the one with the patch sets inside")
     places = {entry.folder: entry.get for entry in study.data}
     if not places:
-        found = sorted(path.parent for path in root.rglob("images") if path.is_dir())
-        places = {str(folder.relative_to(root)): "" for folder in found}
+        places = dict.fromkeys(_below(root), "")
         if not places:
             raise HistoclickError(
                 f"{root}: no patch set inside; one is a folder with images/ and masks/"
@@ -79,20 +79,41 @@ def _patch_sets(study: Study, root: Path, missing: list[Missing]) -> Iterator[Pa
         except HistoclickError as error:
             missing.append(Missing(f"Patch set {folder}", str(error), get))
             continue
+        # by its place, since several may be called "test"
+        patches = patches if folder == "." else replace(patches, title=folder)
         yield patches.first(study.limit) if study.limit else patches
 
 
-def _models(
-    study: Study, folder: Path, missing: list[Missing]
-) -> Iterator[tuple[StudiedModel, str]]:
-    """Every model that is there or can be made, and how the registry calls it."""
+def _below(root: Path) -> list[str]:
+    """Folders with ``images/`` inside, relative to ``root``; links are followed once."""
+    found, seen = [], set[str]()
+    for place, folders, _ in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        if "images" in folders:
+            found.append(Path(place).relative_to(root).as_posix())
+    return sorted(found)
+
+
+def _models(study: Study, folder: Path, missing: list[Missing]) -> Iterator[tuple[str, str]]:
+    """Every model that is there or can be made: the name of its runs, and how the registry calls
+    it. Random weights have another name, so that real ones can come later."""
+    known = registry.folders()
     for model in study.models:
-        made = folder / model.id
-        if model.id in registry.folders():
-            yield model, model.id
+        name = f"{model.id}-untrained"
+        made = folder / name
+        if model.id in known:
+            yield model.id, model.id
         elif not (study.random_weights and model.architecture):
-            missing.append(Missing(f"Model {model.id}", "not imported", model.get))
+            others = "" if model.get else f" (known: {', '.join(known)})"
+            missing.append(Missing(f"Model {model.id}", f"not imported{others}", model.get))
         else:
-            if not made.is_dir():
-                registry.with_random_weights(model.family, model.architecture, made)
-            yield model, str(made.resolve())
+            try:
+                if not made.is_dir():
+                    registry.with_random_weights(model.family, model.architecture, made)
+            except HistoclickError as error:
+                missing.append(Missing(f"Model {model.id}", str(error), ""))
+                continue
+            yield name, str(made.resolve())

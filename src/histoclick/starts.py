@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +29,10 @@ class Start(Protocol):
         rule does not give."""
         ...
 
+    def check(self, ids: Iterable[str]) -> None:
+        """Raise ``HistoclickError`` unless there is a mask for every patch."""
+        ...
+
     def mask(self, sample: Sample) -> Mask:
         """The (H, W) bool mask that the user corrects."""
         ...
@@ -47,6 +52,9 @@ class Corrupted:
     def facts(self) -> dict[str, str]:
         """In words: the rule gives the masks."""
         return {"start": f"the annotation, spoilt to IoU {LOW:g} to {HIGH:g}; seed {self.seed}"}
+
+    def check(self, ids: Iterable[str]) -> None:
+        """There always is."""
 
     def mask(self, sample: Sample) -> Mask:
         """A function of the seed and the patch alone."""
@@ -81,11 +89,18 @@ class Folder:
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
         return {"start": "masks from a folder", "start_sha256": digest.hexdigest()}
 
+    def check(self, ids: Iterable[str]) -> None:
+        """Raises ``HistoclickError`` for the first patch without a file."""
+        for id_ in ids:
+            if not self._file(id_).is_file():
+                raise HistoclickError(
+                    f"{self._file(id_)}: no mask to start patch '{id_}' from; add it"
+                )
+
     def mask(self, sample: Sample) -> Mask:
         """Raises ``HistoclickError`` where the mask is missing or has another size."""
-        file = self.path / f"{sample.id}.png"
-        if not file.is_file():
-            raise HistoclickError(f"{file}: no mask to start patch '{sample.id}' from; add it")
+        self.check([sample.id])
+        file = self._file(sample.id)
         mask = read_mask(file)
         if mask.shape != sample.mask.shape:
             raise HistoclickError(
@@ -93,6 +108,9 @@ class Folder:
                 f"{sample.mask.shape[1]}x{sample.mask.shape[0]}; export it at the patch's size"
             )
         return mask
+
+    def _file(self, id_: str) -> Path:
+        return self.path / f"{id_}.png"
 
 
 def _spoil(truth: Mask, rng: np.random.Generator) -> Mask:

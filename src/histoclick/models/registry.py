@@ -135,7 +135,10 @@ def import_model(file: Path, family: str, id_: str) -> Path:
             f"'{id_}' is no model id; use small letters, digits, dots, dashes and underscores"
         )
     if id_ in folders():
-        raise HistoclickError(f"model '{id_}' exists already in {folders()[id_]}; choose another")
+        raise HistoclickError(
+            f"model '{id_}' exists already in {folders()[id_]}; choose another --id, or "
+            "delete that folder"
+        )
     module = _family(family)
     if not hasattr(module, "convert"):
         importable = [name for name in FAMILIES if hasattr(_family(name), "convert")]
@@ -159,7 +162,12 @@ def with_random_weights(family: str, architecture: str, folder: Path) -> Path:
     """
     module = _family(family)
     if not hasattr(module, "draw"):
-        raise HistoclickError(f"family '{family}' has no weights to draw")
+        able = [name for name in FAMILIES if hasattr(_family(name), "draw")]
+        raise HistoclickError(
+            f"family '{family}' has no weights to draw; those that have: {', '.join(able)}"
+        )
+    if folder.exists():
+        raise HistoclickError(f"{folder}: exists already; choose another folder")
     family_ = cast(ImportableFamily, module)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".random-", dir=folder.parent) as partial:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def _read_pickle(path: Path, skip_objects: bool) -> Any:
     try:
         if skip_objects:
             return read_tensors(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what is wrong is told in one sentence
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise HistoclickError(
             f"{path} holds Python objects besides tensors (or is damaged), and those could run "

@@ -6,6 +6,7 @@ models or patch sets is a study too.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from histoclick.types import HistoclickError
 
 HERE = Path(__file__).parent
+ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # as models are called, and their folders
 COLUMNS = ("noc80", "noc85", "noc90", "spc", "nof85", "nof90")  # that may have been published
 
 Part = TypeVar("Part")
@@ -91,11 +93,22 @@ def read_study(name_or_file: str) -> Study:
     published = [_published(entry, path) for entry in _tables(content, "published", path)]
     if not models:
         raise HistoclickError(f"{path}: names no [[model]]; add at least one")
+    names = [model.id for model in models]
+    if wrong := [name for name in names if not ID.fullmatch(name) or names.count(name) > 1]:
+        raise HistoclickError(f"{path}: model id '{wrong[0]}' is twice there or no id; mend it")
+    for entry in data:
+        if Path(entry.folder).is_absolute() or ".." in Path(entry.folder).parts:
+            raise HistoclickError(f"{path}: {entry.folder} is no folder below the root; mend it")
     settings = content | {"models": tuple(models), "data": tuple(data)}
     settings["published"] = tuple(published)
     if isinstance(settings.get("targets"), list):
         settings["targets"] = tuple(settings["targets"])
-    return _part(Study, settings, path)
+    study = _part(Study, settings, path)
+    if study.limit < 0 or study.max_clicks < 1:
+        raise HistoclickError(f"{path}: give limit 0 or more and max_clicks 1 or more")
+    if not study.targets or not all(_is_number(target) and target <= 1 for target in study.targets):
+        raise HistoclickError(f"{path}: targets are IoU values up to 1, as in [0.80, 0.85]")
+    return study
 
 
 def _tables(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
@@ -111,7 +124,9 @@ def _part(kind: type[Part], entry: dict[str, Any], path: Path) -> Part:
     known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(entry.keys() - known.keys())
     missing = [n for n, each in known.items() if n not in entry and each.default is MISSING]
-    problems = [f"unknown {key}" for key in unknown] + [f"missing {key}" for key in missing]
+    problems = [f"unknown {key} (known: {', '.join(known)})" for key in unknown] + [
+        f"missing {key}" for key in missing
+    ]
     kinds = {"str": str, "int": int, "bool": bool}
     for name, value in entry.items():
         wanted = kinds.get(str(known[name].type)) if name in known else None
