@@ -167,7 +167,7 @@ class RandomWalker:
             return_full_prob=True,
             channel_axis=-1,
         )
-        return np.asarray(2.0 * reached[0] - 1.0)
+        return np.asarray(np.clip(2.0 * reached[0] - 1.0, -1.0, 1.0))  # the solver rounds
 
 
 def _seeds(prompt: Prompt, encoded: Reduced) -> Seeds:
