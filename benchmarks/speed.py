@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import families
 import numpy as np
 import scipy.ndimage
 import torch
@@ -114,9 +115,8 @@ def sam_rows(sample: Sample, rounds: int) -> list[Row]:
     ]  # fmt: skip
 
 
-def rows(rounds: int) -> list[Row]:
+def rows(sample: Sample, rounds: int) -> list[Row]:
     """All figures on one phantom patch of 400x400 px."""
-    sample = demo_samples(phantoms=1)[-1]
     tiny = histoclick.load()
     encoded = tiny.encode(sample.image)
     prompt = Prompt((Click(100, 100), Click(40, 300, positive=False)))
@@ -156,7 +156,13 @@ def rows(rounds: int) -> list[Row]:
             lambda: [tiny.predict(encoded, prompt, first) for _ in range(10)], rounds,
         ),
         *sam,
+        *family_rows(sample, max(4, rounds // 2)),
     ]  # fmt: skip
+
+
+def family_rows(sample: Sample, rounds: int) -> list[Row]:
+    """Families that run their whole network at every click."""
+    return [compare(*pair, rounds) for pair in families.pairs(sample)]
 
 
 def main() -> None:
@@ -164,14 +170,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("speed.md"))
+    parser.add_argument("--only-families", action="store_true", help="clicks of RITM and its kin")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    found = rows(options.rounds)
+    sample = demo_samples(phantoms=1)[-1]
+    only = options.only_families
+    found = family_rows(sample, options.rounds) if only else rows(sample, options.rounds)
     facts = machine.describe()
+    words = f"--threads {options.threads}" + (" --only-families" if only else "")
     lines = [
         "# Speed",
         "",
-        f"`python benchmarks/speed.py --threads {options.threads}` on {facts['processor']}, "
+        f"`python benchmarks/speed.py {words}` on {facts['processor']}, "
         f"{facts['cores']} cores; {options.threads} thread(s); torch {facts['versions']['torch']}, "
         f"transformers {facts['versions']['transformers']}. 400x400 px patch, float32, batch 1. "
         "Medians; the ratio is the median of pairs measured in turn.",
@@ -184,8 +194,9 @@ def main() -> None:
         f"| {row.ratio:.2f} |"
         for row in found
     ]
-    trajectory_row = next(row for row in found if row.what.startswith("whole trajectory"))
-    lines += ["", f"Clicks simulated per second, all included: {10 / trajectory_row.ours:.1f}."]
+    if not only:
+        whole = next(row for row in found if row.what.startswith("whole trajectory"))
+        lines += ["", f"Clicks simulated per second, all included: {10 / whole.ours:.1f}."]
     options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
