@@ -9,6 +9,7 @@ zeros that fill up the windows, a fifth of all tokens, are never multiplied with
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from histoclick.models.sam.windows import cut, join
 
-CPU_ROWS = 8  # of queries at a time that attend everywhere
+CPU_ROWS = 4  # of queries at a time that attend everywhere
+CPU_BAND = 16  # rows of places that pass through an MLP at a time
 
 
 class Layer(GradientCheckpointingLayer):  # type: ignore[misc]  # transformers has no types here
@@ -40,19 +42,13 @@ class Layer(GradientCheckpointingLayer):  # type: ignore[misc]  # transformers h
     def forward(self, hidden_states: Tensor) -> Tensor:
         """``hidden_states``: named as transformers does."""
         dtype = self.attn.qkv.weight.dtype
-        bands, top = [], 0
-        for attended in self.attn(self.layer_norm1(hidden_states).to(dtype)):
-            band = hidden_states[:, top : top + attended.shape[1]] + attended
-            bands.append(band + self.mlp(self.layer_norm2(band).to(dtype)))
-            top += attended.shape[1]
-        return torch.cat(bands, 1)
+        x = hidden_states + self.attn(self.layer_norm1(hidden_states).to(dtype))
+        bands = torch.split(x, _step(x, CPU_BAND), 1)
+        return torch.cat([band + self.mlp(self.layer_norm2(band).to(dtype)) for band in bands], 1)
 
 
-class Attention(nn.Module):
-    """What both kinds share: the weights of a ``SamVisionAttention``.
-
-    ``forward`` takes normalised tokens (B, H, W, C) and yields bands (B, h, W, C), from the top.
-    """
+class Attention(nn.Module, ABC):
+    """What both kinds share: the weights of a ``SamVisionAttention``."""
 
     def __init__(self, plain: Any) -> None:
         super().__init__()
@@ -61,6 +57,15 @@ class Attention(nn.Module):
         self.rel_pos_h: nn.Parameter = plain.rel_pos_h
         self.rel_pos_w: nn.Parameter = plain.rel_pos_w
         self.heads: int = plain.num_attention_heads
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Normalised tokens (B, H, W, C) to what they attend to, (B, H, W, C)."""
+        attended: Tensor = self.proj(torch.cat(list(self.bands(tokens)), 1))
+        return attended
+
+    @abstractmethod
+    def bands(self, tokens: Tensor) -> Iterator[Tensor]:
+        """The values attended to, (B, h, W, C), from the top."""
 
     def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, W, 3 C) to query, key and value (B, heads, H, W, c)."""
@@ -79,20 +84,17 @@ class WindowAttention(Attention):
         super().__init__(plain)
         self.side = side
 
-    def forward(self, tokens: Tensor) -> Iterator[Tensor]:
+    def bands(self, tokens: Tensor) -> Iterator[Tensor]:
         """See ``Attention``."""
         down, across = (_relative(of, self.side) for of in (self.rel_pos_h, self.rel_pos_w))
-        step = self.side if tokens.device.type == "cpu" else tokens.shape[1]
-        for band in torch.split(tokens, step, 1):
-            height, width = band.shape[1:3]
+        for band in torch.split(tokens, _step(tokens, self.side), 1):
             windows = cut(self._fill_up(self.qkv(band)), self.side)
-            shape = (*windows.shape[:5], tokens.shape[3])
             query, key, value = self._split(windows.flatten(0, 2))
             bias = _bias(*_parts(query, down, across))
             query, key, value = (each.flatten(2, 3) for each in (query, key, value))
             attended = F.scaled_dot_product_attention(query, key, value, bias)
-            attended = attended.transpose(1, 2).reshape(shape)
-            yield self.proj(join(attended, height, width))
+            shape = (*windows.shape[:5], tokens.shape[3])
+            yield join(attended.transpose(1, 2).reshape(shape), *band.shape[1:3])
 
     def _fill_up(self, qkv: Tensor) -> Tensor:
         """(B, H, W, 3 C) to the next multiples of the window."""
@@ -107,20 +109,25 @@ class WindowAttention(Attention):
 class GlobalAttention(Attention):
     """Every place attends to every place."""
 
-    def forward(self, tokens: Tensor) -> Iterator[Tensor]:
+    def bands(self, tokens: Tensor) -> Iterator[Tensor]:
         """See ``Attention``."""
         height, width = tokens.shape[1:3]
         query, key, value = self._split(self.qkv(tokens))
         key, value = key.flatten(2, 3).contiguous(), value.flatten(2, 3).contiguous()
         down, across = _relative(self.rel_pos_h, height), _relative(self.rel_pos_w, width)
-        on_cpu = tokens.device.type == "cpu"
-        attend = _by_heads if on_cpu and query.dtype == torch.float32 else _at_once
-        step = CPU_ROWS if on_cpu else height
+        by_heads = tokens.device.type == "cpu" and query.dtype == torch.float32
+        attend = _by_heads if by_heads else _at_once
+        step = _step(tokens, CPU_ROWS)
         for top in range(0, height, step):
             rows = query[:, :, top : top + step]
             parts = _parts(rows, down[top : top + step], across)
             attended = attend(rows.flatten(2, 3), key, value, *parts).transpose(1, 2)
-            yield self.proj(attended.reshape(len(tokens), -1, width, tokens.shape[3]))
+            yield attended.reshape(len(tokens), -1, width, tokens.shape[3])
+
+
+def _step(tokens: Tensor, rows: int) -> int:
+    """How many rows to take at a time: on a CPU ``rows``, elsewhere all."""
+    return rows if tokens.device.type == "cpu" else tokens.shape[1]
 
 
 def _relative(table: Tensor, size: int) -> Tensor:
@@ -139,8 +146,8 @@ def _parts(query: Tensor, down: Tensor, across: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _bias(rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, heads, h w, H W): of every query and key."""
-    return (rows + columns).flatten(4, 5).flatten(2, 3)
+    """(..., h w, H W): of every query and key."""
+    return (rows + columns).flatten(-2).flatten(-3, -2)
 
 
 def _at_once(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -150,13 +157,14 @@ def _at_once(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: T
 
 def _by_heads(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The same head by head: the scores of one stay in the cache, and the product of queries and
-    keys is added to the bias where that lies. On a CPU this takes two thirds of the time.
+    keys is added to the bias where that lies.
     """
     scale = query.shape[3] ** -0.5
-    heads = []
-    for head in range(query.shape[1]):
-        one = slice(head, head + 1)
-        scores = _bias(rows[:, one], columns[:, one])[:, 0]
-        scores = scores.baddbmm_(query[:, head], key[:, head].transpose(1, 2), alpha=scale)
-        heads.append(scores.softmax(2) @ value[:, head])
-    return torch.stack(heads, 1)
+    attended = []
+    for parts in zip(
+        *(part.flatten(0, 1) for part in (query, key, value, rows, columns)), strict=True
+    ):
+        one, keys, values, *summands = parts
+        scores = _bias(*summands).addmm_(one, keys.T, alpha=scale)
+        attended.append(scores.softmax(1) @ values)
+    return torch.stack(attended).view(query.shape)
