@@ -43,6 +43,34 @@ class Frame:
         return Click(x, y, click.positive)
 
 
+@dataclass(frozen=True, slots=True)
+class Rect:
+    """A rectangle in px: its top left corner and its size, continuous coordinates.
+
+    ``Rect(0, 0, 1, 1)`` is the top left pixel. The frame is the caller's to say; parameters named
+    ``rect0`` are in level 0 of a slide.
+    """
+
+    x0: float
+    y0: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        if not (self.width > 0 and self.height > 0):
+            raise ValueError(f"{self} has no area; give a width and a height above 0")
+
+    @property
+    def x1(self) -> float:
+        """The right border."""
+        return self.x0 + self.width
+
+    @property
+    def y1(self) -> float:
+        """The lower border."""
+        return self.y0 + self.height
+
+
 def fit(height: int, width: int, long_side: int) -> tuple[int, int]:
     """Size in px of a (``height``, ``width``) image whose longer side becomes ``long_side``.
 
