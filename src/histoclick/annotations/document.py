@@ -7,11 +7,11 @@ pixel-corner: the top left pixel covers the square from (0, 0) to (1, 1).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeAlias
 
 from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon
 
-Shape = Polygon | MultiPolygon | Point | MultiPoint | LineString
+Shape: TypeAlias = Polygon | MultiPolygon | Point | MultiPoint | LineString
 Colour = tuple[int, int, int]  # RGB, 0..255
 
 
