@@ -238,7 +238,7 @@ def test_ray_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="the extra histoclick[ray] is not installed")
     paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # its workers need the fakes too
-    crew: Crew
+    crew: Crew[Any]
     with RayCluster(FakeSegmenter, "local") as crew:
         found = list(crew.map(process_of, range(20)))
         assert sorted(item for item, _ in found) == list(range(20))

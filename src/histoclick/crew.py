@@ -1,7 +1,7 @@
-"""Who does the work of an evaluation: this process, several, or a Ray cluster.
+"""Who does the work: this process, several, or a Ray cluster.
 
-A crew maps a task over items. The task gets the segmenter as its first argument; everybody has one.
-Results come in the order in which they are ready. A task neither writes files nor keeps state, so
+A crew maps a task over items. The task gets a tool as its first argument, such as the segmenter of
+an evaluation; everybody has one, made once. Results come in the order in which they are ready. A task neither writes files nor keeps state, so
 it does not matter who does it, and nothing is half-written when somebody falls.
 """
 
@@ -15,17 +15,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from histoclick.types import HistoclickError, Segmenter
+from histoclick.types import HistoclickError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Load = Callable[[], Segmenter]
+Tool = TypeVar("Tool")
 
 
-class Crew(ABC):
-    """At least one worker with a segmenter. As a context, sends everybody home at its end."""
+class Crew(ABC, Generic[Tool]):
+    """At least one worker with a tool. As a context, sends everybody home at its end."""
 
     @property
     @abstractmethod
@@ -33,10 +33,8 @@ class Crew(ABC):
         """How many there are at most."""
 
     @abstractmethod
-    def map(
-        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]:
-        """``task(segmenter, item)`` of every item, as they get ready.
+    def map(self, task: Callable[[Tool, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """``task(tool, item)`` of every item, as they get ready.
 
         What loading or a task raises is raised here; so is ``HistoclickError`` when a worker dies.
         """
@@ -52,49 +50,47 @@ class Crew(ABC):
         self.close()
 
 
-class Alone(Crew):
+class Alone(Crew[Tool]):
     """This process."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
+    def __init__(self, tool: Tool) -> None:
+        self._tool = tool
 
     @property
     def workers(self) -> int:
         """One."""
         return 1
 
-    def map(
-        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]:
+    def map(self, task: Callable[[Tool, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """One after the other, in order."""
         for item in items:
-            yield task(self._segmenter, item)
+            yield task(self._tool, item)
 
     def close(self) -> None:
         """Nobody to send home."""
 
 
-class Desk:
-    """Where a worker of another process sits: ``load`` is called for the first task, and its
-    segmenter stays."""
+class Desk(Generic[Tool]):
+    """Where a worker of another process sits: ``load`` is called for the first task, and its tool
+    stays."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Callable[[], Tool]) -> None:
         self._load = load
-        self._segmenter: Segmenter | None = None
+        self._tools: list[Tool] = []
 
-    def work(self, task: Callable[[Segmenter, Any], Any], item: Any) -> Any:
+    def work(self, task: Callable[[Tool, Any], Any], item: Any) -> Any:
         """What the task says; an unexpected exception carries its place here as a note."""
         try:
-            if self._segmenter is None:
-                self._segmenter = self._load()
-            return task(self._segmenter, item)
+            if not self._tools:
+                self._tools.append(self._load())
+            return task(self._tools[0], item)
         except Exception as error:
             if not isinstance(error, HistoclickError):
                 error.add_note(f"In a worker:\n{traceback.format_exc()}")
             raise
 
 
-class Processes(Crew):
+class Processes(Crew[Tool]):
     """``workers`` processes on this machine; each calls ``load``, which has to be picklable.
 
     Each has a pipe of its own, so that any of them can be killed at any time. The pools of the
@@ -102,7 +98,7 @@ class Processes(Crew):
     and left to finish they take as long as a patch after Ctrl-C.
     """
 
-    def __init__(self, load: Load, workers: int) -> None:
+    def __init__(self, load: Callable[[], Tool], workers: int) -> None:
         if workers < 1:
             raise HistoclickError(f"{workers} workers can do nothing; give at least 1")
         self._load = load
@@ -114,9 +110,7 @@ class Processes(Crew):
         """As many as asked for."""
         return self._workers
 
-    def map(
-        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]:
+    def map(self, task: Callable[[Tool, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """No process is started that is not needed. When it ends early, so do all at work."""
         todo, busy = iter(items), dict[Any, _Process]()
         try:
@@ -146,7 +140,7 @@ class Processes(Crew):
 class _Process:
     """Started afresh (spawn): forked copies of a process that has used torch may hang."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Callable[[], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load), daemon=True)
@@ -154,7 +148,7 @@ class _Process:
             self._process.start()
         theirs.close()
 
-    def ask(self, task: Callable[[Segmenter, Any], Any], item: Any) -> None:
+    def ask(self, task: Callable[[Any, Any], Any], item: Any) -> None:
         try:
             self.pipe.send((task, item))
         except OSError:
@@ -182,7 +176,7 @@ class _Process:
         )
 
 
-def _serve(pipe: Connection, load: Load) -> None:
+def _serve(pipe: Connection, load: Callable[[], Any]) -> None:
     """The life of a process: it ends with the one that started it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one who waits ends us
     desk = Desk(load)
@@ -209,7 +203,7 @@ def _no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class RayCluster(Crew):
+class RayCluster(Crew[Tool]):
     """A Ray cluster; ``address`` as Ray knows it (``auto``, ``ray://host:10001``, ``local``).
 
     Every worker is an actor with ``threads`` processors and, with ``gpu``, one accelerator; there
@@ -217,7 +211,9 @@ class RayCluster(Crew):
     so they must lie under the same paths on all nodes. Needs the extra ``histoclick[ray]``.
     """
 
-    def __init__(self, load: Load, address: str, *, threads: int = 1, gpu: bool = False) -> None:
+    def __init__(
+        self, load: Callable[[], Tool], address: str, *, threads: int = 1, gpu: bool = False
+    ) -> None:
         try:
             import ray
             from ray.util import ActorPool
@@ -253,9 +249,7 @@ class RayCluster(Crew):
         """As many as fit on the nodes."""
         return self._workers
 
-    def map(
-        self, task: Callable[[Segmenter, Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]:
+    def map(self, task: Callable[[Tool, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Nobody is hired who is not needed. When it ends early, so do all at work."""
         todo = list(items)
         left = len(todo)

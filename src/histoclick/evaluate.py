@@ -80,7 +80,7 @@ class Outcome:
 
 
 def evaluate(
-    segmenter: Segmenter | Crew,
+    segmenter: Segmenter | Crew[Segmenter],
     patches: PatchSet,
     out: Path,
     *,

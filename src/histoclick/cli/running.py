@@ -61,7 +61,9 @@ def run_evaluation(
         )
 
 
-def make_crew(folder: Path, device: str, threads: int, workers: int, ray: str | None) -> Crew:
+def make_crew(
+    folder: Path, device: str, threads: int, workers: int, ray: str | None
+) -> Crew[Segmenter]:
     """Who clicks with the model in ``folder``; several on one machine get one thread each."""
     from functools import partial
 
