@@ -1,8 +1,9 @@
 """Who does the work: this process, several, or a Ray cluster.
 
 A crew maps a task over items. The task gets a tool as its first argument, such as the segmenter of
-an evaluation; everybody has one, made once. Results come in the order in which they are ready. A task neither writes files nor keeps state, so
-it does not matter who does it, and nothing is half-written when somebody falls.
+an evaluation; everybody has one, made once. Results come in the order in which they are ready. A
+task neither writes files nor keeps state, so it does not matter who does it, and nothing is
+half-written when somebody falls.
 """
 
 from __future__ import annotations
