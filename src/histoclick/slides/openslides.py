@@ -13,6 +13,8 @@ from histoclick.geometry import Rect
 from histoclick.slides.source import Facts
 from histoclick.types import RGB8, HistoclickError
 
+TAPS = 8  # of the filter in _unshifted: the next one would be below a grey level at any shift
+
 
 class OpenSlideSource:
     """A slide opened by OpenSlide, whose handles are thread-safe."""
@@ -27,19 +29,48 @@ class OpenSlideSource:
     def read(self, level: int, x: int, y: int, width: int, height: int) -> RGB8:
         """See ``Source``."""
         downsample = self._downsamples[level]
-        corner = round(x * downsample), round(y * downsample)
+        if downsample.is_integer():
+            return self._region(level, x * int(downsample), y * int(downsample), width, height)
+        left, top = min(x, TAPS), min(y, TAPS)
+        x0, y0 = round((x - left) * downsample), round((y - top) * downsample)
+        region = self._region(level, x0, y0, left + width + TAPS, top + height + TAPS)
+        region = _unshifted(region, x0 / downsample - (x - left), y0 / downsample - (y - top))
+        return np.ascontiguousarray(region[top : top + height, left : left + width])
+
+    def _region(self, level: int, x0: int, y0: int, width: int, height: int) -> RGB8:
         try:
-            region = self._slide.read_region(corner, level, (width, height))
+            region = self._slide.read_region((x0, y0), level, (width, height))
         except openslide.OpenSlideError as error:
             raise HistoclickError(
-                f"{self._path}: damaged near ({corner[0]}, {corner[1]}) px ({error}); copy the "
-                "slide again from where it came"
+                f"{self._path}: damaged near ({x0}, {y0}) px ({error}); copy the slide again from "
+                "where it came"
             ) from None
         return _over_white(np.asarray(region))
 
     def close(self) -> None:
         """See ``Source``."""
         self._slide.close()
+
+
+def _unshifted(pixels: RGB8, shift_x: float, shift_y: float) -> RGB8:
+    """(H, W, 3) uint8 as they are stored, of ``pixels`` that OpenSlide interpolated.
+
+    OpenSlide takes places in whole px of level 0. On a level whose downsample is no whole number
+    these fall between its pixels, and it interpolates: with a shift f of less than half a pixel,
+    what it gives is (1 - f) times a pixel plus f times its neighbour. That is undone here by the
+    inverse of that filter, a geometric series.
+    """
+    (kernel_x, anchor_x), (kernel_y, anchor_y) = _inverse(shift_x), _inverse(shift_y)
+    anchor, border = (anchor_x, anchor_y), cv2.BORDER_REPLICATE
+    result = cv2.sepFilter2D(pixels, -1, kernel_x, kernel_y, None, anchor, 0, border)
+    return np.asarray(result, np.uint8)
+
+
+def _inverse(shift: float) -> tuple[NDArray[np.float32], int]:
+    """The filter that takes away a linear interpolation by ``shift`` px, and its anchor."""
+    share = abs(shift)
+    kernel = ((-share / (1 - share)) ** np.arange(TAPS) / (1 - share)).astype(np.float32)
+    return (kernel, 0) if shift > 0 else (kernel[::-1].copy(), TAPS - 1)
 
 
 def _over_white(rgba: NDArray[np.uint8]) -> RGB8:
