@@ -6,7 +6,8 @@ pixel-corner: the top left pixel covers the square from (0, 0) to (1, 1).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self, TypeAlias
 
 from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon
@@ -52,12 +53,14 @@ class Document:
     """The annotations of one slide, in the order of the file.
 
     ``notes``: what had to be mended or left out when it was read, a sentence each, for the user.
-    ``canvas``: what the file itself says of its slide, if anything.
+    ``canvas``: what the file itself says of its slide, if anything. ``source``: the file, if it was
+    read from one: nothing is written over it.
     """
 
     annotations: tuple[Annotation, ...] = ()
     notes: tuple[str, ...] = ()
     canvas: Canvas | None = None
+    source: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "annotations", tuple(self.annotations))

@@ -16,6 +16,7 @@ class Holds(StrEnum):
     HOLES = "holes"
     PARTS = "parts"  # objects of several pieces
     POINTS = "points"
+    POINT_SETS = "point sets"  # objects of several points
     LINES = "lines"
     LABELS = "classes"
     COLOURS = "colours"
@@ -31,10 +32,11 @@ class Format:
     ``suffixes``: with dot, lower case; the first is the usual one. ``decimals``: of coordinates;
     ``None`` is whole pixels (a raster). ``holds``: what survives writing and reading back; what is
     not in it is taken out before ``write`` is called, and said. ``recognises``: whether a file is
-    of this format, from its first bytes and its path. ``read``: raises ``HistoclickError``;
-    ``canvas`` is what the caller knows of the slide. ``write``: to a path that does not exist yet
-    and that the caller renames; returns what was lost beyond ``holds``, a sentence each; ``None``
-    for formats that are only read. ``needs_canvas``: writing needs the size of the slide.
+    of this format, from its first bytes (of what is inside, if it is compressed) and its path.
+    ``read``: raises ``HistoclickError``; ``canvas`` is what the caller knows of the slide.
+    ``write``: to a path that does not exist yet and that the caller renames; returns what was lost
+    beyond ``holds``, a sentence each; ``None`` for formats that are only read. ``needs_canvas``:
+    writing needs the size of the slide.
     """
 
     name: str
