@@ -1,0 +1,163 @@
+"""What a preparation has done so far: a piece for each slide, and the patch sets made of them.
+
+OUT/prepare.toml             the recipe, and the split of every slide
+OUT/slides/<slide>.json      a slide that is done: its patches, and what they were made from
+OUT/[<split>/]images, masks  the patches
+OUT/[<split>/]patches.parquet
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tomli_w
+
+from histoclick.datasets.cases import Case
+from histoclick.prepare.cutting import Images, Plan
+from histoclick.prepare.recipe import Recipe, Splits
+from histoclick.records import replace
+from histoclick.types import HistoclickError
+
+CARD = "prepare.toml"
+COLUMNS = {
+    "id": "str", "slide": "str", "split": "str", "x0": "int64", "y0": "int64", "mpp": "float64",
+    "size": "int32", "object_fraction": "float64", "tissue_fraction": "float64",
+    "slide_file": "str", "slide_width": "int64", "slide_height": "int64",
+    "slide_mpp_x": "float64", "slide_mpp_y": "float64", "source_hash": "str",
+    "annotation_file": "str", "annotation_hash": "str",
+}  # fmt: skip
+
+Row = dict[str, Any]  # COLUMNS but the split
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The folder of a preparation. ``splits``: of each slide, "" for a single patch set."""
+
+    out: Path
+    splits: dict[str, str]
+
+    @classmethod
+    def open(cls, out: Path, recipe: Recipe, splits: Splits, cases: list[Case]) -> Pieces:
+        """Make the folder, or go on in it.
+
+        Raises ``HistoclickError`` for a folder of another recipe, or of something else.
+        """
+        wanted = {"recipe": recipe.facts, "splits": splits.facts}
+        path, kept = out / CARD, {}
+        if path.exists():
+            kept = _kept(path, wanted)
+        elif out.exists() and any(out.iterdir()):
+            raise HistoclickError(f"{out}: holds something else; give a new or an empty folder")
+        assigned = kept | splits.assign((case.id for case in cases), kept)
+        (out / "slides").mkdir(parents=True, exist_ok=True)
+        replace(path, tomli_w.dumps(wanted | {"slides": assigned}).encode())
+        pieces = cls(out, assigned)
+        for folder in pieces.folders:
+            for part in ("images", "masks"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+        return pieces
+
+    @property
+    def folders(self) -> list[Path]:
+        """The patch sets."""
+        return [self.out / split for split in sorted(set(self.splits.values()))]
+
+    def is_done(self, case: Case) -> bool:
+        """Whether the slide was cut, from the same files. If they have changed since, its old
+        patches are removed."""
+        piece = self._read(case.id)
+        if piece is None:
+            return False
+        if piece["made_from"] == _made_from(case):
+            return True
+        for row in piece["patches"]:
+            self.remove(case, row["id"])
+        self._piece(case.id).unlink()
+        return False
+
+    def write(self, recipe: Recipe, plan: Plan, images: Images) -> list[Row]:
+        """Write patches; returns their rows."""
+        folder, rows = self._folder(images.case), []
+        for cell, image in zip(images.cells, images.images, strict=True):
+            id_ = f"{images.case.id}_x{cell.x0}_y{cell.y0}"
+            replace(folder / "images" / f"{id_}.png", image)
+            replace(folder / "masks" / f"{id_}.png", cell.mask)
+            rows.append(
+                {"id": id_, "slide": images.case.id, "x0": cell.x0, "y0": cell.y0}
+                | {"mpp": recipe.mpp, "size": recipe.size_px}
+                | {"object_fraction": cell.object_fraction, "tissue_fraction": cell.tissue_fraction}
+                | plan.facts
+            )
+        return rows
+
+    def finish(self, case: Case, rows: list[Row]) -> None:
+        """Note that a slide is done."""
+        ordered = sorted(rows, key=lambda row: (row["y0"], row["x0"]))
+        piece = {"made_from": _made_from(case), "patches": ordered}
+        replace(self._piece(case.id), json.dumps(piece, indent=1).encode())
+
+    def remove(self, case: Case, id_: str) -> None:
+        """A patch of a slide that cannot be used after all."""
+        for part in ("images", "masks"):
+            (self._folder(case) / part / f"{id_}.png").unlink(missing_ok=True)
+
+    def manifests(self) -> dict[str, int]:
+        """Write the manifest of every patch set from all pieces; their number of patches."""
+        rows: dict[str, list[Row]] = {split: [] for split in sorted(set(self.splits.values()))}
+        for slide, split in sorted(self.splits.items()):
+            piece = self._read(slide)
+            rows[split] += [row | {"split": split} for row in piece["patches"]] if piece else []
+        for split, patches in rows.items():
+            path = self.out / split / "patches.parquet"
+            partial = path.with_name("patches.parquet.partial")
+            table = pd.DataFrame(patches, columns=list(COLUMNS)).astype(COLUMNS)
+            table.to_parquet(partial, index=False)
+            partial.replace(path)
+        return {split: len(patches) for split, patches in rows.items()}
+
+    def _folder(self, case: Case) -> Path:
+        return self.out / self.splits[case.id]
+
+    def _piece(self, slide: str) -> Path:
+        return self.out / "slides" / f"{slide}.json"
+
+    def _read(self, slide: str) -> dict[str, Any] | None:
+        path = self._piece(slide)
+        if not path.exists():
+            return None
+        try:
+            piece: dict[str, Any] = json.loads(path.read_bytes())
+            return piece if {"made_from", "patches"} <= piece.keys() else None
+        except (ValueError, AttributeError):
+            return None  # damaged: the slide is cut again
+
+
+def _kept(path: Path, wanted: dict[str, Any]) -> dict[str, str]:
+    """The splits of the slides there are; raises unless the recipe is the same."""
+    try:
+        card = tomllib.loads(path.read_text(encoding="utf-8"))
+        slides = {str(slide): str(split) for slide, split in card["slides"].items()}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+        raise HistoclickError(f"{path}: damaged ({error}); choose another folder") from None
+    for part, facts in wanted.items():
+        there = card.get(part, {})
+        for key in sorted(facts.keys() | there.keys()):
+            if facts.get(key) != there.get(key):
+                raise HistoclickError(
+                    f"{path.parent}: was made with {key} {there.get(key)}, asked for is "
+                    f"{facts.get(key)}; choose another folder"
+                )
+    return slides
+
+
+def _made_from(case: Case) -> dict[str, Any]:
+    """Changes when the slide or its annotation does, and is quick to find out."""
+    digest = hashlib.sha256(case.annotation.read_bytes()).hexdigest()
+    return {"annotation_sha256": digest, "slide_bytes": case.slide.stat().st_size}
