@@ -7,7 +7,7 @@ import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,8 @@ class Fault:
 
     status: int = 0
     cut: int | None = None
-    hang: bool = False
+    hang: bool = False  # before the answer
+    stall: bool = False  # instead of the cut
     headers: dict[str, str] = field(default_factory=dict)
     drop: tuple[str, ...] = ()  # headers left out
     ignore_if_range: bool = False
@@ -114,9 +115,20 @@ class _Handler(BaseHTTPRequestHandler):
             if name not in fault.drop:
                 self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body if fault.cut is None else body[: fault.cut])
+        with suppress(ConnectionError):  # nobody listens any more
+            self.wfile.write(body if fault.cut is None else body[: fault.cut])
+        if fault.stall:
+            self.site.let_go.wait(20)
         if fault.cut is not None:
             self.close_connection = True
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, *_: Any) -> None:
+        """Clients that go away in the middle are what the tests are about."""
 
 
 @contextmanager
@@ -124,9 +136,7 @@ def website() -> Iterator[Site]:
     """A site at ``site.url`` as long as the context lasts."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
+    with _Server(("127.0.0.1", 0), handler) as server:
         site.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

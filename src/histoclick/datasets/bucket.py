@@ -107,7 +107,7 @@ def _parse(content: bytes, url: str) -> Element | None:
     try:
         root: Element = fromstring(content, forbid_dtd=True)
     except DefusedXmlException as error:
-        if content.lstrip()[:9].lower() == b"<!doctype":
+        if b"ListBucketResult" not in content:
             return None  # a web page
         raise _damaged(url) from error
     except (ParseError, ValueError):
