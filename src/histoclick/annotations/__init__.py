@@ -11,10 +11,16 @@ from pathlib import Path
 from histoclick.annotations import sources
 from histoclick.annotations.aperio import APERIO
 from histoclick.annotations.asap import ASAP
+from histoclick.annotations.coco import COCO
+from histoclick.annotations.darwin import DARWIN
+from histoclick.annotations.dicomseg import DICOM_SEG
 from histoclick.annotations.document import Annotation, Canvas, Colour, Document, Shape
+from histoclick.annotations.dsa import DSA
 from histoclick.annotations.format import Format, Holds
 from histoclick.annotations.losses import fitted
+from histoclick.annotations.ncrf import NCRF
 from histoclick.annotations.qupath import QUPATH
+from histoclick.annotations.raster import MASK
 from histoclick.types import HistoclickError
 
 __all__ = [
@@ -33,7 +39,10 @@ __all__ = [
 ]
 
 # In the order in which they are asked whether a file is theirs.
-FORMATS: dict[str, Format] = {format_.name: format_ for format_ in (QUPATH, ASAP, APERIO)}
+FORMATS: dict[str, Format] = {
+    format_.name: format_
+    for format_ in (QUPATH, ASAP, APERIO, DSA, COCO, NCRF, DARWIN, MASK, DICOM_SEG)
+}
 
 
 def recognise(path: Path) -> Format:
@@ -81,6 +90,7 @@ def write(
         )
     kept, losses = fitted(document, format_)
     assert format_.write is not None
+    unfinished = path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder beside it: the suffix stays, and nobody's file is in the way.
@@ -88,6 +98,8 @@ def write(
             unfinished = Path(folder) / path.name
             losses += format_.write(kept, unfinished, canvas)
             unfinished.replace(path)
+    except HistoclickError as error:  # about the unfinished file
+        raise HistoclickError(str(error).replace(str(unfinished), str(path))) from None
     except OSError as error:
         raise HistoclickError(f"{path}: cannot be written ({error.strerror or error})") from None
     return losses

@@ -122,7 +122,8 @@ class Gathering:
         notes = tuple(self._sentence(*key) for key in self._counts)
         if self._skipped and not self._annotations:
             raise HistoclickError(
-                f"{self._path}: nothing in it can be read: {'; '.join(notes)}; export it again"
+                f"{self._path}: nothing in it can be read ({'; '.join(notes)}); export it again, "
+                "as outlines"
             )
         return Document(tuple(self._annotations), notes, canvas)
 
