@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ HOLE = [(900, 700), (1300, 720), (1250, 1100), (880, 1050)]
 SMALL = [(2300, 1500), (2900, 1450), (2950, 2100), (2400, 2180)]
 
 
+@lru_cache(maxsize=8)
 def tissue(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
     """(height, width, 3) uint8: pink, with details of 4 and of 40 px, the last tenth glass."""
     rng = np.random.default_rng(seed)
@@ -38,10 +41,19 @@ def make_slide(
     path: Path, seed: int = 0, mpp: float | None = 0.25, width: int = 3200, height: int = 2400
 ) -> NDArray[np.uint8]:
     """Write a pyramid without losses; returns level 0."""
-    pixels = tissue(width, height, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_pyramid(path, width, height, [pixels], mpp=mpp, compression="deflate")
-    return pixels
+    path.write_bytes(_pyramid(seed, mpp, width, height))
+    return tissue(width, height, seed)
+
+
+@lru_cache(maxsize=8)
+def _pyramid(seed: int, mpp: float | None, width: int, height: int) -> bytes:
+    """Made once: most tests look at the same slides."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "slide.tif"
+        pixels = tissue(width, height, seed)
+        write_pyramid(path, width, height, [pixels], mpp=mpp, compression="deflate")
+        return path.read_bytes()
 
 
 def asap(path: Path, *outlines: tuple[str, Ring]) -> None:
