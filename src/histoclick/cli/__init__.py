@@ -11,6 +11,7 @@ from histoclick.cli.console import INCOMPLETE, INTERRUPTED
 from histoclick.cli.doctor import doctor
 from histoclick.cli.evaluation import demo, evaluate, report, reproduce
 from histoclick.cli.models import models_app
+from histoclick.cli.preparation import prepare
 from histoclick.cli.running import run_evaluation
 from histoclick.types import HistoclickError
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, evaluate, report, reproduce, doctor):
+for command in (demo, prepare, evaluate, report, reproduce, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 
@@ -50,7 +51,7 @@ def main() -> None:
         code = 2
     if code == INTERRUPTED:
         typer.echo(
-            "\nhistoclick: interrupted; evaluate, reproduce and demo continue when repeated.",
+            "\nhistoclick: interrupted; long commands continue when they are repeated.",
             err=True,
         )
     sys.exit(code)
