@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon
+
+if TYPE_CHECKING:
+    from histoclick.slides import Slide
 
 Shape: TypeAlias = Polygon | MultiPolygon | Point | MultiPoint | LineString
 Colour = tuple[int, int, int]  # RGB, 0..255
@@ -46,6 +49,12 @@ class Canvas:
     x0: float = 0.0
     y0: float = 0.0
     name: str = ""
+
+    @classmethod
+    def of(cls, slide: Slide) -> Canvas:
+        """What an open slide says of itself."""
+        x0, y0 = slide.bounds.x0, slide.bounds.y0
+        return cls(slide.width, slide.height, slide.mpp, x0, y0, slide.path.name)
 
 
 @dataclass(frozen=True)

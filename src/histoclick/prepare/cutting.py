@@ -124,10 +124,7 @@ def look(bench: Bench, case: Case) -> Plan:
             f"{case.slide}: has {mpp:.4g} um/px at its finest, the patches shall have "
             f"{recipe.mpp:g}; choose a magnification of {10 / mpp:.3g} or less"
         )
-    canvas = Canvas(
-        slide.width, slide.height, slide.mpp, slide.bounds.x0, slide.bounds.y0, case.slide.name
-    )
-    document = read(case.annotation, canvas)
+    document = read(case.annotation, Canvas.of(slide))
     try:
         layers, left_out = recipe.data_set.layers(document)
     except HistoclickError as error:
