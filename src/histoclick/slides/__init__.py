@@ -6,30 +6,91 @@ Coordinates are px of level 0 as OpenSlide counts them, pixel-corner.
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import openslide
 
+from histoclick.slides.colours import in_srgb
+from histoclick.slides.directories import is_tiff
+from histoclick.slides.findings import describe, problems
 from histoclick.slides.levels import Level
 from histoclick.slides.openslides import OpenSlideSource
+from histoclick.slides.pictures import PictureSource
 from histoclick.slides.slide import Slide
 from histoclick.slides.source import Facts, Source
+from histoclick.slides.tiffs import TiffSource, check_tiff
 from histoclick.types import HistoclickError
 
-__all__ = ["Facts", "Level", "Slide", "Source", "open_slide"]
+__all__ = ["Facts", "Level", "Slide", "Source", "describe", "open_slide", "problems"]
+
+MAX_FILES = 10_000  # of a folder that are tried as DICOM
 
 
 def open_slide(path: Path, *, mpp: float | None = None, icc: bool = False) -> Slide:
-    """Open a slide or a picture.
+    """Open a slide, a folder with a DICOM slide, or a picture.
 
     ``mpp``: um per px of level 0, if the file does not say it or is wrong. ``icc``: convert colours
     to sRGB by the file's own profile, if it has one. Raises ``HistoclickError`` for files that are
     missing, damaged or of an unknown format.
     """
-    if not path.exists():
-        raise HistoclickError(f"{path}: no such file; check the path")
+    file = _file_of(path)
+    source: Source = _source(file)
+    notes: tuple[str, ...] = ()
+    if icc:
+        source, notes = in_srgb(source)
+    return Slide(file, source, partial(open_slide, path, mpp=mpp, icc=icc), mpp, notes)
+
+
+def _file_of(path: Path) -> Path:
+    """The file to open: itself, or one of a folder with a DICOM slide."""
+    if path.is_dir():
+        for file in sorted(islice(path.iterdir(), MAX_FILES)):
+            if file.is_file() and openslide.OpenSlide.detect_format(file) == "dicom":
+                return file
+        raise HistoclickError(
+            f"{path}: a folder without a DICOM slide in it; give one slide file, or a folder with "
+            "the .dcm files of one slide"
+        )
     try:
-        source = OpenSlideSource(path)
-    except openslide.OpenSlideError as error:
-        raise HistoclickError(f"{path}: cannot be read ({error}); copy it again") from None
-    return Slide(path, source, partial(open_slide, path, mpp=mpp, icc=icc), mpp)
+        with path.open("rb") as opened:
+            if not opened.read(1):
+                raise HistoclickError(f"{path}: the file is empty; copy it again")
+    except OSError as error:
+        raise HistoclickError(f"{path}: {error.strerror}; check the path") from None
+    return path
+
+
+def _source(path: Path) -> Source:
+    """OpenSlide where it knows the format and shows all of it, else tifffile, else Pillow."""
+    with path.open("rb") as opened:
+        tiff = is_tiff(opened.read(4))
+    whole = check_tiff(path) if tiff else True
+    vendor = openslide.OpenSlide.detect_format(path)
+    if vendor and (vendor != "generic-tiff" or whole):
+        try:
+            return OpenSlideSource(path)
+        except openslide.OpenSlideError as error:
+            if not tiff:
+                raise HistoclickError(
+                    f"{path}: a damaged or incomplete {vendor} slide ({error}); copy it again with "
+                    "all its files"
+                ) from None
+    if tiff:
+        return _tiff_or_picture(path)
+    if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
+        raise HistoclickError(
+            f"{path}: the folder {path.stem}, which holds its pixels, is not beside it; copy both"
+        )
+    return PictureSource(path)
+
+
+def _tiff_or_picture(path: Path) -> Source:
+    """Pillow knows colours that are no slide's, such as CMYK; else tifffile's reason counts."""
+    try:
+        return TiffSource(path)
+    except HistoclickError as error:
+        try:
+            return PictureSource(path)
+        except HistoclickError:
+            raise error from None

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from typing import Self
 
 EXACT = 0.01  # px: positions nearer than this to whole pixels count as whole
+SLACK = 2.0  # px of a level by which its size may be off
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One resolution: its size in px, and px of level 0 per px of it."""
+    """One resolution: its size in px, and px of level 0 per px of it.
 
+    ``index``: which one of the file it is.
+    """
+
+    index: int
     width: int
     height: int
     downsample_x: float
@@ -61,18 +66,22 @@ def levels_of(sizes: tuple[tuple[int, int], ...]) -> tuple[Level, ...]:
 
     Scanners and converters shrink by whole factors, mostly powers of two, and round the size up or
     down; by the quotient of the sizes, places would be off by up to a pixel of the level at its far
-    end. So a whole factor that explains both sizes is taken, else the quotients.
+    end. So a whole factor that explains both sizes is taken, else the quotients. Levels that do not
+    show the whole of level 0 are left out.
     """
     width0, height0 = sizes[0]
-    levels = []
-    for width, height in sizes:
-        quotients = width0 / width, height0 / height
-        x, y = quotients
+    levels = [Level(0, width0, height0, 1.0, 1.0)]
+    for index, (width, height) in enumerate(sizes[1:], 1):
+        x, y = width0 / width, height0 / height
         for factor in _whole_factors(math.sqrt(x * y)):
             if _rounds(width0, factor, width) and _rounds(height0, factor, height):
-                x = y = factor
+                x = y = float(factor)
                 break
-        levels.append(Level(width, height, x, y))
+        shape_fits = (
+            max(abs(width - width0 / max(x, y)), abs(height - height0 / max(x, y))) <= SLACK
+        )
+        if shape_fits and width <= levels[-1].width and height <= levels[-1].height:
+            levels.append(Level(index, width, height, x, y))
     return tuple(levels)
 
 

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import openslide
 from numpy.typing import NDArray
+from PIL import ImageCms
 
 from histoclick.geometry import Rect
+from histoclick.slides.resolution import believable
 from histoclick.slides.source import Facts
 from histoclick.types import RGB8, HistoclickError
 
@@ -87,16 +89,30 @@ def _facts(slide: openslide.OpenSlide) -> Facts:
     properties = slide.properties
     edges = [_number(properties.get(f"openslide.bounds-{what}")) for what in _BOUNDS]
     x0, y0, width, height = edges
+    mpp_x, mpp_y, notes = believable(
+        _number(properties.get(openslide.PROPERTY_NAME_MPP_X)),
+        _number(properties.get(openslide.PROPERTY_NAME_MPP_Y)),
+    )
     known = x0 is not None and y0 is not None and bool(width) and bool(height)
     return Facts(
         format=properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
-        mpp_x=_number(properties.get(openslide.PROPERTY_NAME_MPP_X)),
-        mpp_y=_number(properties.get(openslide.PROPERTY_NAME_MPP_Y)),
+        mpp_x=mpp_x,
+        mpp_y=mpp_y,
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         bounds=Rect(x0 or 0, y0 or 0, width or 0, height or 0) if known else None,
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+        icc=_profile(slide),
         associated=tuple(slide.associated_images),
+        notes=notes,
     )
+
+
+def _profile(slide: openslide.OpenSlide) -> bytes | None:
+    try:
+        profile = slide.color_profile
+    except (ImageCms.PyCMSError, openslide.OpenSlideError, OSError):
+        return None  # a broken one is as good as none
+    return profile.tobytes() if profile else None
 
 
 _BOUNDS = ("x", "y", "width", "height")

@@ -36,7 +36,12 @@ class Slide:
     """
 
     def __init__(
-        self, path: Path, source: Source, reopen: Callable[[], Slide], mpp: float | None = None
+        self,
+        path: Path,
+        source: Source,
+        reopen: Callable[[], Slide],
+        mpp: float | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.path = path
         self.source = source
@@ -47,7 +52,10 @@ class Slide:
         self.objective_power = self.facts.objective_power
         self.mpp_x = self.facts.mpp_x
         self.mpp_y = self.facts.mpp_y
-        self.notes = self.facts.notes
+        self.notes = (*self.facts.notes, *notes)
+        if left_out := len(source.sizes) - len(self.levels):
+            note = f"{left_out} of its levels do not show the whole slide and are not used"
+            self.notes = (*self.notes, note)
         self._reopen = reopen
         if mpp is not None:
             self._override(mpp)
@@ -188,7 +196,7 @@ class Slide:
         x, y = min(left, level.width - 1), min(top, level.height - 1)
         width = max(1, min(right, level.width) - x)
         height = max(1, min(bottom, level.height) - y)
-        pixels = self.source.read(index, x, y, width, height)
+        pixels = self.source.read(level.index, x, y, width, height)
         if pixels.shape[:2] == (down.count, across.count):
             return pixels
         lacking = (0, bottom - top - height), (0, right - left - width), (0, 0)
