@@ -36,30 +36,35 @@ def check_directories(path: Path) -> None:
             first = struct.unpack_from(order + ("Q" if big else "I"), start, 8 if big else 4)[0]
         except struct.error:
             raise HistoclickError(f"{path}: ends after its first bytes; copy it again") from None
-        todo, seen = [first], set[int]()
-        while todo:
-            offset = todo.pop()
-            if offset in seen:
-                raise HistoclickError(
-                    f"{path}: its TIFF directories run in a circle; export it again"
-                )
-            seen.add(offset)
-            if len(seen) > MAX_DIRECTORIES:
-                raise HistoclickError(
-                    f"{path}: has more than {MAX_DIRECTORIES} TIFF directories; export the one "
-                    "picture that is wanted"
-                )
-            try:
-                todo += [place for place in _directory(file, offset, size, order, big) if place]
-            except (struct.error, ValueError, KeyError):
-                raise HistoclickError(
-                    f"{path}: cut off or damaged (a TIFF directory at byte {offset} cannot be "
-                    "read); copy it again"
-                ) from None
+        chains, seen = [first], set[int]()
+        while chains:
+            offset, chain = chains.pop(), set[int]()
+            while offset and offset not in seen - chain:  # others lists what they follow as well
+                if offset in chain:
+                    raise HistoclickError(
+                        f"{path}: its TIFF directories run in a circle; export it again"
+                    )
+                chain.add(offset)
+                seen.add(offset)
+                if len(seen) > MAX_DIRECTORIES:
+                    raise HistoclickError(
+                        f"{path}: has more than {MAX_DIRECTORIES} TIFF directories; export the one "
+                        "picture that is wanted"
+                    )
+                try:
+                    offset, subordinate = _directory(file, offset, size, order, big)
+                except (struct.error, ValueError, KeyError):
+                    raise HistoclickError(
+                        f"{path}: cut off or damaged (its TIFF directory at byte {offset} cannot "
+                        "be read); copy it again"
+                    ) from None
+                chains += subordinate
 
 
-def _directory(file: BinaryIO, offset: int, size: int, order: str, big: bool) -> list[int]:
-    """Where a directory says that others are; ``ValueError`` if it cannot be one."""
+def _directory(
+    file: BinaryIO, offset: int, size: int, order: str, big: bool
+) -> tuple[int, list[int]]:
+    """Where the next directory is and those below this one; ``ValueError`` if it cannot be one."""
     head, entry, place = (8, 20, "Q") if big else (2, 12, "I")
     width = struct.calcsize("<" + place)
     file.seek(offset)
@@ -67,7 +72,8 @@ def _directory(file: BinaryIO, offset: int, size: int, order: str, big: bool) ->
     if count > MAX_TAGS:
         raise ValueError(count)
     data = file.read(count * entry + width)
-    others = list(struct.unpack_from(order + place, data, count * entry))
+    (following,) = struct.unpack_from(order + place, data, count * entry)
+    below: list[int] = []
     for at in range(0, count * entry, entry):
         tag, kind = struct.unpack_from(order + "HH", data, at)
         (values,) = struct.unpack_from(order + place, data, at + 4)
@@ -81,5 +87,5 @@ def _directory(file: BinaryIO, offset: int, size: int, order: str, big: bool) ->
         if length > width:
             file.seek(struct.unpack(order + place, inline)[0])
             inline = file.read(length)
-        others += struct.unpack_from(f"{order}{values}{letter}", inline)
-    return others
+        below += struct.unpack_from(f"{order}{values}{letter}", inline)
+    return following, below

@@ -47,8 +47,8 @@ def _decode(path: Path) -> tuple[RGB8, Facts]:
         raise _too_large(path, "too many pixels") from None
     except UnidentifiedImageError:
         raise HistoclickError(
-            f"{path}: no reader knows this file, so it is damaged or neither a slide nor a picture; "
-            "copy it again, or export it as pyramidal TIFF or PNG"
+            f"{path}: no reader knows it, so it is damaged or neither a slide nor a picture; copy "
+            "it again, or export it as pyramidal TIFF or PNG"
         ) from None
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         reason = f"{error}".strip().partition("\n")[0] or type(error).__name__
