@@ -7,7 +7,7 @@ of the group of the class, after the outline that they are cut from.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
@@ -94,6 +94,10 @@ def read(path: Path, canvas: Canvas | None) -> Document:
 def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
     """Groups for all classes, in the form that ASAP's own loader accepts."""
     groups, hole_groups, losses = _groups(document)
+    of_class, said = colours.of_classes(
+        replace(document, annotations=tuple(a for a in document.annotations if a.label))
+    )
+    losses += said
     holes = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('<?xml version="1.0"?>\n<ASAP_Annotations>\n\t<Annotations>\n')
@@ -109,7 +113,7 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
                 holes += 1
         file.write("\t</Annotations>\n\t<AnnotationGroups>\n")
         for label, group in groups.items():
-            colour = _class_colour(document, label)
+            colour = of_class.get(label, colours.default(label))
             if group != NO_GROUP:
                 file.write(_group(group, NO_GROUP, colour))
             if label in hole_groups:
@@ -219,12 +223,6 @@ def _groups(document: Document) -> tuple[dict[str, str], dict[str, str], list[st
             taken.add(name)
             holes[label] = name
     return groups, holes, losses
-
-
-def _class_colour(document: Document, label: str) -> Colour:
-    """Of its first object that has one."""
-    found = (a.colour for a in document.annotations if a.label == label and a.colour)
-    return next(found, colours.default(label))
 
 
 def _kind(shape: Shape) -> str:

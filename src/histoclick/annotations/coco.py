@@ -54,7 +54,7 @@ def read(path: Path, canvas: Canvas | None) -> Document:
 def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
     """One image; a category for each class."""
     assert canvas is not None
-    losses = []
+    of_class, losses = colours.of_classes(document)
     labels = {label: index + 1 for index, label in enumerate(document.labels)}
     holed = [a for a in document.annotations if _has_holes(a.shape)]
     if holed:
@@ -68,12 +68,10 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
                 "cannot read"
             )
     image = {"id": 1, "file_name": canvas.name, "width": canvas.width, "height": canvas.height}
-    first = {label: next((a.colour for a in document.annotations if a.label == label and a.colour),
-                         colours.default(label)) for label in labels}  # fmt: skip
     head = {
         "images": [image],
         "categories": [
-            {"id": id_, "name": label, "supercategory": "", "color": list(first[label])}
+            {"id": id_, "name": label, "supercategory": "", "color": list(of_class[label])}
             for label, id_ in labels.items()
         ],
     }

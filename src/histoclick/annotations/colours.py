@@ -6,7 +6,7 @@ import re
 import zlib
 from typing import Any
 
-from histoclick.annotations.document import Colour
+from histoclick.annotations.document import Colour, Document
 
 # What QuPath gives to classes of these names, so that a class has one colour everywhere.
 KNOWN: dict[str, Colour] = {
@@ -30,6 +30,19 @@ def default(label: str) -> Colour:
     """The colour of a class whose file gives it none; the same on every machine."""
     name = label.lower()
     return KNOWN.get(name, PALETTE[zlib.crc32(name.encode()) % len(PALETTE)])
+
+
+def of_classes(document: Document) -> tuple[dict[str, Colour], list[str]]:
+    """(class to colour, losses), for formats with one colour a class: that of its first object."""
+    found: dict[str, Colour] = {}
+    others = 0
+    for annotation in document.annotations:
+        if annotation.colour is not None:
+            first = found.setdefault(annotation.label, annotation.colour)
+            others += first != annotation.colour
+    losses = [f"objects with another colour than their class, written in its colour: {others}"]
+    by_label = {label: found.get(label, default(label)) for label in document.labels}
+    return by_label, losses if others else []
 
 
 def parsed(value: Any) -> Colour | None:

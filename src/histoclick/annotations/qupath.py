@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import shapely
 from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon
-from shapely.affinity import translate
 
 from histoclick.annotations import colours
 from histoclick.annotations.document import Annotation, Canvas, Colour, Document, Shape
@@ -126,7 +125,15 @@ def _read_object(
         if plane.get("z") or plane.get("t"):
             gathering.tell("read {} of other focal planes or times as if of this one", where)
     for shape in _shapes(geometry, gathering, where):
-        gathering.add(translate(shape, *corner) if any(corner) else shape, label, colour, name)
+        gathering.add(_shifted(shape, corner), label, colour, name)
+
+
+def _shifted(shape: Shape, corner: tuple[float, float]) -> Shape:
+    """In px of level 0, without the noise of adding floats."""
+    if not any(corner):
+        return shape
+    shifted: Shape = shapely.transform(shape, lambda xy: np.round(xy + corner, 6))
+    return shifted
 
 
 def _shapes(geometry: Any, gathering: Gathering, where: str) -> list[Shape]:

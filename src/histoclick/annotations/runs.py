@@ -26,16 +26,13 @@ Counts = NDArray[np.int64]  # (n,) lengths of runs; the first one is background
 def of_shape(shape: Polygon | MultiPolygon, width: int, height: int) -> Counts:
     """The runs of an image of ``width`` x ``height`` px; a pixel is in when its centre is."""
     turned = shapely.transform(shape, lambda xy: xy[:, ::-1])  # its rows are our columns
-    grid = Rect(0, 0, height, width)
-    spans = list(Painter([turned], [1]).spans(grid, height, width))
-    start = np.concatenate([s.row * height + s.start for s in spans])
-    end = np.concatenate([s.row * height + s.end for s in spans])
-    apart = start[1:] != end[:-1]  # a run may go on in the next column
-    start, end = (
-        start[np.append(True, apart)[: len(start)]],
-        end[np.append(apart, True)[-len(end) :]],
-    )
-    inside = np.stack([start, end], axis=1).reshape(-1)
+    bounds = [
+        spans.row[:, None] * height + np.stack([spans.start, spans.end], axis=1)
+        for spans in Painter([turned], [1]).spans(Rect(0, 0, height, width), height, width)
+    ]
+    inside = np.concatenate([np.empty((0, 2), np.int64), *bounds]).reshape(-1)  # start, end, ...
+    meet = 1 + 2 * np.flatnonzero(inside[1:-1:2] == inside[2::2])  # going on in the next column
+    inside = np.delete(inside, np.concatenate([meet, meet + 1]))
     counts: Counts = np.diff(inside, prepend=0, append=width * height)
     return counts
 
