@@ -77,20 +77,9 @@ def _source(path: Path) -> Source:
                     "all its files"
                 ) from None
     if tiff:
-        return _tiff_or_picture(path)
+        return TiffSource(path)
     if path.suffix.lower() == ".mrxs" and not path.with_suffix("").is_dir():
         raise HistoclickError(
             f"{path}: the folder {path.stem}, which holds its pixels, is not beside it; copy both"
         )
     return PictureSource(path)
-
-
-def _tiff_or_picture(path: Path) -> Source:
-    """Pillow knows colours that are no slide's, such as CMYK; else tifffile's reason counts."""
-    try:
-        return TiffSource(path)
-    except HistoclickError as error:
-        try:
-            return PictureSource(path)
-        except HistoclickError:
-            raise error from None

@@ -1,4 +1,4 @@
-"""Plain pictures as slides of one level: PNG, JPEG, BMP, WebP, JPEG 2000, odd TIFFs."""
+"""Plain pictures as slides of one level: PNG, JPEG, BMP, WebP, JPEG 2000."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from histoclick.slides.resolution import believable, from_dots
 from histoclick.slides.source import Facts
 from histoclick.types import RGB8, HistoclickError
 
-FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "JPEG2000", "TIFF")  # others start programs, or are films
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "JPEG2000")  # others start programs, or are films
 MAX_PIXELS = 89_000_000  # below what Pillow warns of; 0.6 GB while it is decoded
 DEEP = ("I;16", "I;16B", "I;16L", "I", "F")
 QUARTER_TURNS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
