@@ -31,10 +31,11 @@ def rasterise(shape: Polygon | MultiPolygon, rect0: Rect, width: int, height: in
     ``rect0``: what the grid covers, in the frame of the shape. Returns (``height``, ``width``)
     bool. Where rings overlap, what lies in an even number of them is outside.
     """
-    edges = _Edges.of([shape]).on(rect0, width, height)
+    grid = _Grid(rect0, width, height)
+    edges = _Edges.of([shape]).within(rect0)
     toggles = np.zeros((height, width + 1), np.uint8)
-    for start, end in edges.pieces(height):
-        _, row, column = edges.cuts(start, end, width)
+    for start, end in edges.pieces(grid):
+        _, row, column = edges.cuts(grid, start, end)
         np.add.at(toggles.reshape(-1), row * (width + 1) + column, 1)
     toggles &= 1
     return np.bitwise_xor.accumulate(toggles[:, :-1], axis=1).view(np.bool_)
@@ -65,9 +66,10 @@ class Painter:
 
         From top to bottom, as many rows at a time as need little memory.
         """
-        edges = self._edges.take(self._near(rect0)).on(rect0, width, height)
-        for start, end in edges.pieces(height):
-            shape, row, column = edges.cuts(start, end, width)
+        grid = _Grid(rect0, width, height)
+        edges = self._edges.take(self._near(rect0)).within(rect0)
+        for start, end in edges.pieces(grid):
+            shape, row, column = edges.cuts(grid, start, end)
             key = (shape * height + row) * (width + 1) + column
             key.sort()  # from one cut to the next of the same shape and row, pixels are inside
             line, column = np.divmod(key, width + 1)
@@ -113,6 +115,29 @@ class Spans:
 
 
 @dataclass(frozen=True)
+class _Grid:
+    """``width`` x ``height`` pixels over ``rect0``."""
+
+    rect0: Rect
+    width: int
+    height: int
+
+    def row(self, y: Floats) -> Ints:
+        """The first row whose centre is not above ``y``, from 0 to ``height``."""
+        rows = (y - self.rect0.y0) * (self.height / self.rect0.height)
+        return np.ceil(np.clip(rows, 0, self.height) - 0.5).astype(np.int64)
+
+    def column(self, x: Floats) -> Ints:
+        """The first column whose centre is not left of ``x``, from 0 to ``width``."""
+        columns = (x - self.rect0.x0) * (self.width / self.rect0.width)
+        return np.ceil(np.clip(columns, 0, self.width) - 0.5).astype(np.int64)
+
+    def centre(self, row: Ints) -> Floats:
+        """The y of the centres of rows."""
+        return self.rect0.y0 + (row + 0.5) * (self.rect0.height / self.height)
+
+
+@dataclass(frozen=True)
 class _Edges:
     """Edges of rings, from top to bottom, without the horizontal ones: (n,) each.
 
@@ -142,45 +167,32 @@ class _Edges:
             self.shape[index], self.x0[index], self.top[index], self.x1[index], self.bottom[index]
         )
 
-    def on(self, rect0: Rect, width: int, height: int) -> _Edges:
-        """Those that meet the rows of a grid over ``rect0``, in pixels of the grid."""
-        some = self.take((self.bottom > rect0.y0) & (self.top < rect0.y1))
-        x, y = width / rect0.width, height / rect0.height
-        return _Edges(
-            some.shape,
-            (some.x0 - rect0.x0) * x,
-            (some.top - rect0.y0) * y,
-            (some.x1 - rect0.x0) * x,
-            (some.bottom - rect0.y0) * y,
-        )
+    def within(self, rect0: Rect) -> _Edges:
+        """Those that meet the rows of ``rect0``."""
+        return self.take((self.bottom > rect0.y0) & (self.top < rect0.y1))
 
-    def cuts(self, start: int, end: int, width: int) -> tuple[Ints, Ints, Ints]:
+    def cuts(self, grid: _Grid, start: int, end: int) -> tuple[Ints, Ints, Ints]:
         """Where edges cross the centres of rows ``start`` to ``end``, the last one not counted.
 
-        (n,) shape, row and first column right of the cut: 0 to ``width``, where the last one
-        stands for all beyond the grid.
+        (n,) shape, row and first column right of the cut: 0 to the grid's width, where the last
+        one stands for all beyond the grid.
         """
-        first, count = self._rows(start, end)
+        first = np.clip(grid.row(self.top), start, end)
+        count = np.clip(grid.row(self.bottom), start, end) - first
         edge = np.repeat(np.arange(len(count)), count)
         row = np.arange(len(edge)) + np.repeat(first - (np.cumsum(count) - count), count)
         top, x0 = self.top[edge], self.x0[edge]
-        # A share of the way, in [0, 1]: a slope could be infinite.
-        way = (row + 0.5 - top) / (self.bottom[edge] - top)
-        x = x0 + way * (self.x1[edge] - x0)
-        column = np.ceil(np.clip(x, 0, width + 1) - 0.5).astype(np.int64)
-        return self.shape[edge], row, np.minimum(column, width)
+        # In the frame of the shapes, where every grid finds the same place; and as a share of the
+        # way, not with a slope, which could be infinite.
+        way = (grid.centre(row) - top) / (self.bottom[edge] - top)
+        return self.shape[edge], row, grid.column(x0 + way * (self.x1[edge] - x0))
 
-    def pieces(self, height: int) -> list[tuple[int, int]]:
+    def pieces(self, grid: _Grid) -> list[tuple[int, int]]:
         """All rows in pieces (start, end) of not many more than ``_CUTS`` cuts."""
-        first, count = self._rows(0, height)
-        begun, ended = (np.bincount(row, minlength=height + 1) for row in (first, first + count))
+        begun, ended = (
+            np.bincount(grid.row(y), minlength=grid.height + 1) for y in (self.top, self.bottom)
+        )
         total = np.cumsum(np.cumsum(begun - ended))
         marks = np.arange(_CUTS, total[-1], _CUTS)
-        ends = np.unique(np.append(np.searchsorted(total, marks) + 1, height)).tolist()
+        ends = np.unique(np.append(np.searchsorted(total, marks) + 1, grid.height)).tolist()
         return list(zip([0, *ends[:-1]], ends, strict=True))
-
-    def _rows(self, start: int, end: int) -> tuple[Ints, Ints]:
-        """The first row whose centre an edge crosses, and how many there are."""
-        first = np.ceil(np.clip(self.top, start, end) - 0.5).astype(np.int64)
-        last = np.ceil(np.clip(self.bottom, start, end) - 0.5).astype(np.int64)
-        return first, last - first

@@ -43,11 +43,20 @@ def trace(bands: Iterable[Pixels], corners: int = 20_000_000) -> dict[int, list[
 def simplify(shape: Polygon | MultiPolygon, tolerance_px: float) -> Polygon | MultiPolygon:
     """Fewer vertices: none of the old ones is farther than ``tolerance_px`` from the new outline.
 
-    Holes and parts all stay, as triangles at least, and the result is valid: where rings would
-    cross, vertices are kept. Shapes simplified one by one need not share their borders any more.
+    Nothing collapses: holes and parts all stay, as triangles at least, and the result is valid;
+    where rings would cross, vertices are kept. To drop what is small is up to the caller. Shapes
+    simplified one by one need not share their borders any more.
     """
-    simple = shapely.simplify(shape, tolerance_px, preserve_topology=True)
-    return simple if simple.is_valid else shape
+    vertices = shapely.points(shapely.get_coordinates(shape))
+    # GEOS drops the vertex a ring begins with at the end, as far again from what is left by then:
+    # half the tolerance always keeps the promise, the whole mostly does.
+    for tolerance in (tolerance_px, tolerance_px / 2):
+        simple = shapely.simplify(shape, tolerance, preserve_topology=True)
+        outline = shapely.boundary(simple)
+        shapely.prepare(outline)
+        if simple.is_valid and shapely.dwithin(outline, vertices, tolerance_px).all():
+            return simple
+    return shape
 
 
 @dataclass(frozen=True)
