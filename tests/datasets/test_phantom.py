@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from histoclick.datasets import phantom
 from histoclick.datasets.lattice import Window
 from histoclick.datasets.phantom import phantom_patch
+from histoclick.datasets.section import nests, section
+from histoclick.datasets.style import Style
 from histoclick.types import HistoclickError, Mask, Sample
 
 # Published stain vectors (Ruifrok and Johnston 2001), not the ones the phantom mixes with.
@@ -104,15 +105,15 @@ def test_lumina_belong_to_the_tumour() -> None:
 
 def test_the_tissue_is_a_function_of_position() -> None:
     """Two windows on one slide show the same cells where they overlap."""
-    style = phantom._Style.draw(np.random.default_rng(2))
+    style = Style.draw(np.random.default_rng(2))
     amounts = []
     for x0, y0 in ((-200, 30), (-100, 90)):
         window = Window(2, x0, y0, 480, 460)
-        tumour = phantom._nests(window, style) > 0.9
+        tumour = nests(window, style) > 0.9
         assert 0.1 < tumour.mean() < 0.9
         top, left, edge = 90 - y0, -100 - x0, 100  # windows see their own border as the end
         view = slice(top + edge, top + 400 - edge), slice(left + edge, left + 380 - edge)
-        amounts.append(np.stack([part[view] for part in phantom._section(window, style, tumour)]))
+        amounts.append(np.stack([part[view] for part in section(window, style, tumour)]))
     assert amounts[0].std() > 0.2
     assert (np.abs(amounts[0] - amounts[1]) > 0.01).mean() < 0.01
 
