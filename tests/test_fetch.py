@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,15 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from histoclick.datasets.bucket import RemoteFile
 from histoclick.fetch import Outcome, Patience, Result, State, fetch, get, make_plan
 from histoclick.fetch.plan import RECORD, digest_of, in_words
 from histoclick.fetch.web import Refused, Web
 from histoclick.types import HistoclickError
-from website import Fault, Site, website
+from website import Fault, Site, dated, website
 
 QUICK = Patience(connect_s=2.0, read_s=0.3, pauses_s=(0.01, 0.01, 0.01))
 SLIDE = bytes(range(256)) * 4000  # 1 MB
@@ -130,11 +133,22 @@ class TestOneFile:
         assert one(site, again).target.read_bytes() == SLIDE
         assert site.asked("/a.tif") == ["", "bytes=700000-", ""]
 
+    def test_a_rest_of_unknown_version_needs_a_checksum(self, site: Site, tmp_path: Path) -> None:
+        silent = Fault(ignore_if_range=True, drop=("ETag", "Last-Modified"))
+        for checksum, asked in ((True, 1), (False, 2)):
+            folder = tmp_path / str(checksum)
+            leave_partial(folder, SLIDE[:700_000], f'"{md5(SLIDE)}"')
+            site.faults["/a.tif"] = [silent]
+            site.log.clear()
+            outcome = one(site, folder, slide(checksum=checksum))
+            assert outcome.target.read_bytes() == SLIDE
+            assert len(site.log) == asked
+
     def test_weak_etags_are_no_versions(self, site: Site, tmp_path: Path) -> None:
         weak = {"ETag": 'W/"x"'}
         site.faults["/a.tif"] = [Fault(cut=400_000, headers=weak), Fault(headers=weak)]
         assert one(site, tmp_path).result == Result.FETCHED
-        assert site.log[1] == ("/a.tif", "bytes=400000-", "Mon, 01 Jan 2018 00:00:00 GMT")
+        assert site.log[1] == ("/a.tif", "bytes=400000-", dated(SLIDE))
 
     def test_servers_without_ranges(self, site: Site, tmp_path: Path) -> None:
         site.ranges = False
@@ -462,6 +476,53 @@ class TestRoom:
         assert [in_words(n) for n in (0, 999, 1000, 700_812_345_678)] == [
             "0 bytes", "999 bytes", "1.0 kB", "700.8 GB",
         ]  # fmt: skip
+
+
+def test_what_progress_raises_ends_it(site: Site, tmp_path: Path) -> None:
+    def progress(path: str, done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(site, tmp_path, progress=progress)
+    assert one(site, tmp_path).target.read_bytes() == SLIDE
+
+
+def test_whatever_happens_no_file_is_wrong(site: Site, tmp_path: Path) -> None:
+    """Any sequence of cuts, changes, rudeness and trouble, over several runs."""
+    versions = (b"old" * 100, b"new" * 100)
+    assert dated(versions[0]) != dated(versions[1])
+    faults = st.builds(
+        Fault,
+        status=st.sampled_from([0, 0, 0, 0, 500, 404]),
+        cut=st.none() | st.integers(0, 300),
+        body=st.none() | st.sampled_from(versions),
+        ignore_if_range=st.booleans(),
+        drop=st.sampled_from([(), ("ETag",), ("ETag", "Last-Modified"), ("Content-Range",)]),
+    )
+
+    @settings(deadline=None, max_examples=20)
+    @given(
+        runs=st.lists(st.lists(faults, max_size=4), min_size=1, max_size=3),
+        ranges=st.booleans(),
+        checksum=st.booleans(),
+        sized=st.booleans(),
+    )
+    def attempt(runs: list[list[Fault]], ranges: bool, checksum: bool, sized: bool) -> None:
+        folder = tmp_path / "data"
+        shutil.rmtree(folder, ignore_errors=True)
+        site.ranges, site.files["/a.tif"] = ranges, versions[1]
+        file = RemoteFile("a.tif", 300 if sized else None, md5(versions[1]) if checksum else "")
+        for number, met in enumerate([*runs, []]):
+            site.faults["/a.tif"] = list(met)
+            outcome = one(site, folder, file, patience=Patience(pauses_s=(0.0, 0.0)))
+            good = versions[1:] if checksum else versions
+            if outcome.result == Result.FAILED:
+                assert number < len(runs)  # the last run meets no fault
+                assert not outcome.target.exists()
+            else:
+                assert outcome.target.read_bytes() in good
+
+    attempt()
 
 
 def test_ctrl_c_leaves_what_the_next_call_finishes(

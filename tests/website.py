@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -74,6 +75,11 @@ class Site:
         return f"{md5}-7" if key in self.multipart else md5
 
 
+def dated(content: bytes) -> str:
+    """Another time for every content."""
+    return f"Mon, 01 Jan 2018 00:00:{zlib.crc32(content) % 60:02} GMT"
+
+
 class _Handler(BaseHTTPRequestHandler):
     site: Site
     protocol_version = "HTTP/1.1"
@@ -98,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None:
             return self._send(404, b"nothing", fault, {})
         etag = f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
-        headers = {"ETag": etag, "Last-Modified": "Mon, 01 Jan 2018 00:00:00 GMT"}
+        headers = {"ETag": etag, "Last-Modified": dated(content)}
         match = re.fullmatch(r"bytes=(\d+)-", wanted)
         same = fault.ignore_if_range or condition in {"", etag, headers["Last-Modified"]}
         if not (match and site.ranges and same):

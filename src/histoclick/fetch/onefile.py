@@ -132,7 +132,7 @@ def _go_on(
     with web.answer(url, headers) as response:
         if response.headers.get("Content-Range") == f"bytes */{done}":
             return  # nothing is missing; only the size was not known
-        start, total = _extent(response, done, partial)
+        start, total = _extent(response, done, partial, file.checksum)
         if file.size is not None and total != file.size:
             raise Refused(
                 f"it has {total} bytes on the server and {file.size} in its list; take another "
@@ -159,7 +159,9 @@ def _go_on(
         raise Hiccup("the connection was cut")
 
 
-def _extent(response: httpx.Response, done: int, partial: Partial) -> tuple[int, int]:
+def _extent(
+    response: httpx.Response, done: int, partial: Partial, checksum: str
+) -> tuple[int, int]:
     """Where the body begins, and the size of the whole file, bytes."""
     if response.status_code == 200:
         length = response.headers.get("Content-Length", "")
@@ -167,9 +169,9 @@ def _extent(response: httpx.Response, done: int, partial: Partial) -> tuple[int,
             raise Refused("the server does not say how long the file is")
         return 0, int(length)
     match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    # Some servers pass over If-Range; others say with 206 only what has changed, which is nothing.
+    # Some servers pass over If-Range; some do not repeat the version, and a checksum has to do.
     told = {response.headers.get("ETag"), response.headers.get("Last-Modified")} - {None}
-    same = not told or partial.version in {"", *told}
+    same = partial.version in {"", *told} or (bool(checksum) and not told)
     if response.status_code == 206 and match and int(match[1]) == done and same:
         return done, int(match[3])
     partial.discard()
