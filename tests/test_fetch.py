@@ -204,6 +204,11 @@ class TestWhatFails:
         assert site.asked("/a.tif") == ["bytes=9-", ""]
         assert visible(tmp_path) == []
 
+    def test_wrong_checksum_and_cuts_come_to_an_end(self, site: Site, tmp_path: Path) -> None:
+        site.always["/a.tif"] = Fault(cut=600_000)
+        self.fails(site, tmp_path, RemoteFile("a.tif", len(SLIDE), md5(OTHER)))
+        assert site.asked("/a.tif") == ["", "bytes=600000-"] * 2
+
     @pytest.mark.parametrize(
         ("fault", "told"),
         [

@@ -95,7 +95,7 @@ def fetch_file(
     Raises ``Refused``, ``Interrupted`` or ``OSError``.
     """
     partial, tally, tries = Partial(target), Tally(file), Tries(web)
-    resumed = partial.size > 0
+    resumed, again = partial.size > 0, False
     while True:
         before = partial.size
         try:
@@ -108,12 +108,12 @@ def fetch_file(
             partial.finish()
             return
         partial.discard()
-        if not resumed:
+        if again or not resumed:
             raise Refused(
                 f"what the server sends does not have the {file.algorithm.upper()} "
                 f"{file.checksum} it should have, so it was removed; take another mirror"
             )
-        resumed = False  # two versions may have been glued: once more, in one go
+        resumed, again = False, True  # two versions may have been glued: once more from the start
 
 
 def _go_on(
@@ -130,7 +130,8 @@ def _go_on(
     if done and partial.version:
         headers["If-Range"] = partial.version
     with web.answer(url, headers) as response:
-        if response.headers.get("Content-Range") == f"bytes */{done}":
+        nothing_more = response.headers.get("Content-Range") == f"bytes */{done}"
+        if response.status_code == 416 and nothing_more:
             return  # nothing is missing; only the size was not known
         start, total = _extent(response, done, partial, file.checksum)
         if file.size is not None and total != file.size:
