@@ -23,6 +23,7 @@ Field = NDArray[np.floating[Any]]  # (H, W), one value per pixel of a window
 Line = NDArray[np.floating[Any]]  # (N,), one value per cell
 Whole = NDArray[np.int64]
 
+_NOWHERE = np.float32(1e9)  # px, to a region that is empty
 _MANY = 1024  # px, side of a window from which most weights are zero
 
 
@@ -100,7 +101,7 @@ class Window:
     def distance_to(self, region: Mask) -> Field:
         """Um from each pixel to the nearest one of ``region``."""
         far = cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
-        return np.asarray(far) * np.float32(self.um)
+        return np.minimum(far, _NOWHERE) * np.float32(self.um)
 
     def voronoi(self, points: Points) -> tuple[Whole, Field]:
         """The Voronoi cells of ``points``: (H, W) index of the owner, um to the nearest wall."""

@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely import MultiPolygon
 
 from histoclick.annotations.document import Annotation, Document
 from histoclick.datasets.lattice import Field, Window
@@ -32,7 +31,7 @@ _FINEST = 0.4  # um per px; finer pixels are enlarged
 _CONTEXT = 2  # px that enlarging sees beyond a strip
 _STRIP = 64  # px, height of what is enlarged at once
 _RAGGED = 12.0  # um, how far tissue reaches beyond its outline
-_LEAST = 400.0  # um, side of a slide
+_LEAST = 800.0  # um, side of a slide
 _RED = (200, 0, 0)
 
 
@@ -40,7 +39,7 @@ _RED = (200, 0, 0)
 class PhantomSlide:
     """A slide to be drawn: ``width`` x ``height`` px of ``mpp`` um; the same for the same seed.
 
-    Raises ``HistoclickError`` for a seed below 0, sides below 400 um and an ``mpp`` that is not
+    Raises ``HistoclickError`` for a seed below 0, sides below 800 um and an ``mpp`` that is not
     between 0.1 and 2.
     """
 
@@ -104,7 +103,7 @@ class PhantomSlide:
     @cached_property
     def _painter(self) -> Painter:
         shapes = [annotation.shape for annotation in self.truth.annotations]
-        return Painter([MultiPolygon(shapes)], np.ones(1, np.uint8))
+        return Painter(shapes, np.ones(len(shapes), np.uint8))
 
     @cached_property
     def _factor(self) -> int:

@@ -25,6 +25,7 @@ from histoclick.types import Mask
 
 _STEP = 4.0  # um per px of the grid, or more on large slides
 _SIDE = 2500  # px; of a square grid at most
+_FREE = -4.0  # of a field that is positive in tumour
 _ISLAND, _HOLE = 2500.0, 2000.0  # um^2; smaller ones are left out of the tumour's outlines
 
 
@@ -59,8 +60,10 @@ class Specimen:
         size = min(piece.radius for piece in pieces)
         band = np.clip(0.09 * size * (window.noise("hilum", 0.5 * size, 2) + 0.3), 0, 400)
         capsule = _distance(window, inside > band) - 14
-        lesions = _lesions(window, style, rng, capsule, size)
-        tumour = _outlines(window, np.minimum(lesions, (capsule - 30) / 20))
+        tumour: tuple[Polygon, ...] = ()
+        while not tumour:  # on little glass a lesion may come out too small to be one
+            lesions = _lesions(window, style, rng, capsule, size)
+            tumour = _outlines(window, np.minimum(lesions, (capsule - 25) / 20))
         cortex, germinal, loose = _node(window, capsule)
         near = soft_step(window.smooth(lesions, 60), -2.5, 3)  # reacts with fibres
         lymphoid = cortex * (1 - rng.uniform(0.2, 1) * near)
@@ -144,31 +147,54 @@ def _distance(window: Window, region: Mask) -> Field:
 def _lesions(
     window: Window, style: Style, rng: np.random.Generator, capsule: Field, size: float
 ) -> Field:
-    """Positive in tumour: a few large lesions made of nests, and small islands."""
+    """Positive in tumour: a few large lesions, made of nests and with normal tissue left in them,
+    and small islands."""
     field = nests(window, style)
-    total = np.full(field.shape, -4, np.float32)
-    large = rng.uniform(0.25, 0.5, rng.integers(1, 4)) * size
-    middle = rng.uniform(0.08, 0.2, rng.integers(1, 5)) * size
+    level = np.quantile(field, 1 - rng.uniform(0.7, 0.92))
+    total = np.full(field.shape, _FREE, np.float32)
+    large = rng.uniform(0.3, 0.6, rng.integers(1, 4)) * size
+    middle = rng.uniform(0.1, 0.2, rng.integers(1, 5)) * size
     small = np.minimum(rng.uniform(50, 160, rng.integers(3, 9)), 0.12 * size)
-    fill = rng.uniform(0.68, 0.9)
-    level = np.quantile(field, 1 - fill)
     for index, radius in enumerate([*large, *middle, *small]):
-        room = np.flatnonzero(capsule > min(0.7 * radius + 30, 0.9 * float(capsule.max())))
+        room = np.flatnonzero(capsule > min(0.7 * radius + 30, 0.8 * float(capsule.max())))
         row, column = divmod(int(rng.choice(room)), window.width)
-        reach = math.ceil(1.8 * radius / window.um) + 2
-        ys = slice(max(row - reach, 0), row + reach)
-        xs = slice(max(column - reach, 0), column + reach)
-        part = field[ys, xs]
-        there = Window(window.seed, xs.start, ys.start, part.shape[1], part.shape[0], window.um)
-        x, y = there.grid
-        away = np.hypot(x + xs.start - column, y + ys.start - row) * np.float32(window.um)
-        depth = radius * (1 + 0.3 * there.noise(f"lesion {index}", 0.8 * radius, 3)) - away
-        if radius > 200:
-            here = part - level + np.interp(depth, [-150, 0, 120], [-4, -0.7, 0])
-        else:
+        there, depth = _blob(window, f"lesion {index}", row, column, radius)
+        rows, columns = _slices(window, there)
+        part = field[rows, columns]
+        if radius < 120:
             here = depth / 30 + 0.3 * part
-        total[ys, xs] = np.maximum(total[ys, xs], here)
+        else:
+            here = part - level + np.interp(depth, [-150, 0, 120], [_FREE, -0.7, 0])
+        total[rows, columns] = np.maximum(total[rows, columns], here)
+        for spared in range(rng.integers(1, 5) if radius >= 120 else 0):
+            reach, turn = 0.6 * radius * rng.uniform(0, 1) / window.um, 2 * math.pi * rng.uniform()
+            y, x = row + round(reach * math.sin(turn)), column + round(reach * math.cos(turn))
+            side = max(rng.uniform(0.12, 0.26) * radius, 32)
+            if not (0 <= y < window.height and 0 <= x < window.width):
+                continue
+            there, depth = _blob(window, f"spared {index} {spared}", y, x, side)
+            part = total[_slices(window, there)]
+            np.minimum(part, -depth / 15, out=part)
     return window.smooth(total, max(6.0, window.um))
+
+
+def _blob(window: Window, name: str, row: int, column: int, radius: float) -> tuple[Window, Field]:
+    """A dented disk: where it is, and how deep in it each pixel of that is, um."""
+    reach = math.ceil(1.8 * radius / window.um) + 2
+    top, left = max(row - reach, 0), max(column - reach, 0)
+    height = min(row + reach, window.height) - top
+    there = Window(
+        window.seed, left, top, min(column + reach, window.width) - left, height, window.um
+    )
+    x, y = there.grid
+    away = np.hypot(x + left - column, y + top - row) * np.float32(window.um)
+    return there, radius * (1 + 0.3 * there.noise(name, 0.8 * radius, 3)) - away
+
+
+def _slices(window: Window, part: Window) -> tuple[slice, slice]:
+    """Rows and columns of ``window`` that ``part`` covers."""
+    top, left = part.y0 - window.y0, part.x0 - window.x0
+    return slice(top, top + part.height), slice(left, left + part.width)
 
 
 def _outlines(window: Window, field: Field) -> tuple[Polygon, ...]:
