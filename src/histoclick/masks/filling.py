@@ -134,7 +134,7 @@ class _Grid:
 
     def centre(self, row: Ints) -> Floats:
         """The y of the centres of rows."""
-        return self.rect0.y0 + (row + 0.5) * (self.rect0.height / self.height)
+        return self.rect0.y0 + (row.astype(np.float64) + 0.5) * (self.rect0.height / self.height)
 
 
 @dataclass(frozen=True)
