@@ -11,7 +11,7 @@ from histoclick.models.card import Card
 from histoclick.models.nets.fold import fold
 from histoclick.models.official import Official, State
 from histoclick.models.sam.keys import to_official
-from histoclick.models.sam.network import INPUT_PX, VITS, build, expected_shapes, recognise
+from histoclick.models.sam.network import INPUT_PX, REFINE, VITS, build, expected_shapes, recognise
 from histoclick.models.sam.segmenter import SamSegmenter
 from histoclick.models.sam.tinyvit import TinyViT
 from histoclick.models.weights import read_state_dict
@@ -25,7 +25,7 @@ SAM = Official(
     family="sam",
     title="Segment Anything",
     licence="Apache-2.0",
-    architectures=VITS,
+    architectures=[*VITS, *(vit + REFINE for vit in VITS)],
     expected_shapes=expected_shapes,
     weights=_weights,
 )
@@ -33,7 +33,7 @@ MOBILE_SAM = Official(
     family="mobilesam",
     title="MobileSAM",
     licence="Apache-2.0",
-    architectures=("vit_t",),
+    architectures=("vit_t", "vit_t" + REFINE),
     expected_shapes=expected_shapes,
     weights=_weights,
 )

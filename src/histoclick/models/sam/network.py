@@ -1,8 +1,7 @@
 """SAM's network: the parts are transformers' ``SamModel``, numerically the official ones.
 
 Built from numbers, never from the Hub. The parts (``vision_encoder``, ``prompt_encoder``,
-``mask_decoder``) are attributes; a modified decoder with the same signature takes the place of
-``model.mask_decoder``.
+``mask_decoder``) are attributes; the paper's decoder (``refine``) has the same signature.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from transformers import (
 )
 
 from histoclick.models.sam.keys import to_native, to_official
+from histoclick.models.sam.refine import RefineDecoder
 from histoclick.models.sam.tinyvit import STAGES, Stage, TinyViT
 from histoclick.models.sam.vit import Layer
 
@@ -42,14 +42,20 @@ VITS = {
     "vit_h": Encoder(1280, 32, 16, (7, 15, 23, 31)),
 }
 VARIANTS: dict[str, Encoder | tuple[Stage, ...]] = VITS | {"vit_t": STAGES}  # MobileSAM's
+REFINE = "-refine"  # after the name of a variant: with the paper's decoder
 
 
 def assemble(
-    encoder: Encoder | tuple[Stage, ...], input_px: int = INPUT_PX, *, fast: bool = True
+    encoder: Encoder | tuple[Stage, ...],
+    input_px: int = INPUT_PX,
+    *,
+    refine: bool = False,
+    fast: bool = True,
 ) -> SamModel:
     """The whole network around ``encoder``, with random weights.
 
-    ``fast=False`` keeps transformers' own layers of a ViT, for comparing with them.
+    ``refine``: with the paper's mask decoder. ``fast=False`` keeps transformers' own layers of a
+    ViT, for comparing with them.
     """
     vit = encoder if isinstance(encoder, Encoder) else Encoder(encoder[-1].width, 0, 1, ())
     config = SamConfig(
@@ -70,9 +76,16 @@ def assemble(
         model.vision_encoder = TinyViT(encoder, model.vision_encoder.neck)
     elif fast:
         model.vision_encoder.layers = nn.ModuleList(map(Layer, model.vision_encoder.layers))
+    if refine:
+        model.mask_decoder = RefineDecoder(model.mask_decoder)
     # a parameter here, a buffer in the reference: no scenario trains it
     model.shared_image_embedding.positional_embedding.requires_grad_(False)
     return model
+
+
+def assemble_variant(variant: str) -> SamModel:
+    """``assemble`` by name: of ``VARIANTS``, or with ``REFINE`` behind it."""
+    return assemble(VARIANTS[variant.removesuffix(REFINE)], refine=variant.endswith(REFINE))
 
 
 def build(variant: str, state: Mapping[str, Tensor] | None = None) -> SamModel:
@@ -83,9 +96,9 @@ def build(variant: str, state: Mapping[str, Tensor] | None = None) -> SamModel:
     (``expected_shapes`` tells beforehand).
     """
     if state is None:
-        return assemble(VARIANTS[variant])
+        return assemble_variant(variant)
     with torch.device("meta"):
-        model = assemble(VARIANTS[variant])
+        model = assemble_variant(variant)
     model.load_state_dict(to_native(state), strict=True, assign=True)
     model.tie_weights()
     return model.float()
@@ -108,19 +121,22 @@ def narrow(model: SamModel, dtype: torch.dtype) -> torch.dtype:
 def expected_shapes(variant: str) -> dict[str, tuple[int, ...]]:
     """Official names and shapes of every weight of ``variant``."""
     with torch.device("meta"):
-        model = assemble(VARIANTS[variant])
+        model = assemble_variant(variant)
     return {name: tuple(w.shape) for name, w in to_official(model.state_dict()).items()}
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """The variant whose official weights ``state`` are, told by the encoder's first weights."""
+    """The variant whose official weights ``state`` are, told by the encoder's first weights, and
+    by the decoder's head."""
+    decoder = REFINE if "mask_decoder.head.weight" in state else ""
     if "image_encoder.patch_embed.seq.0.c.weight" in state:
-        return "vit_t"
+        return f"vit_t{decoder}"
     positions = state.get("image_encoder.pos_embed")
     if positions is None or "mask_decoder.mask_tokens.weight" not in state:
         return None
     widths = {encoder.width: variant for variant, encoder in VITS.items()}
-    return widths.get(positions.shape[-1])
+    variant = widths.get(positions.shape[-1])
+    return variant and f"{variant}{decoder}"
 
 
 def embed_prompt(

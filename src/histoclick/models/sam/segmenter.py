@@ -23,6 +23,7 @@ from histoclick.geometry import fit
 from histoclick.models.device import fast_dtype, finish
 from histoclick.models.prompts import check_image, check_previous, check_prompt
 from histoclick.models.sam.network import decode, narrow
+from histoclick.models.sam.refine import RefineDecoder
 from histoclick.types import RGB8, Logits, Prediction, Prompt
 
 MEAN = (123.675, 116.28, 103.53)  # of the encoder's training images, 0..255
@@ -59,7 +60,7 @@ class SamSegmenter:
         self.model = model.to(device).float().eval()
         self.device = torch.device(device)
         self.dtype = narrow(model, dtype or fast_dtype(device))
-        self.multimask_first = multimask_first
+        self.multimask_first = multimask_first and not isinstance(model.mask_decoder, RefineDecoder)
         self.input_px: int = model.config.vision_config.image_size
 
     @property
@@ -181,7 +182,7 @@ def _answer(encoded: SamEncoded, lowres: Tensor, iou: Tensor) -> Prediction:
     """The best of the masks, ``lowres`` (M, 256, 256), by its predicted ``iou`` (M,)."""
     best = int(iou.argmax())
     logits = upsample(lowres[None, best : best + 1], encoded.resized, encoded.shape)[0, 0]
-    quality = min(max(float(iou[best]), 0.0), 1.0)
+    quality = None if iou.isnan().any() else min(max(float(iou[best]), 0.0), 1.0)
     return Prediction(logits.cpu().numpy(), lowres[best : best + 1].clone(), quality)
 
 
