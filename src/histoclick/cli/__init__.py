@@ -8,8 +8,10 @@ import typer
 from typer.exceptions import TyperException
 
 from histoclick.cli.console import INCOMPLETE, INTERRUPTED
+from histoclick.cli.conversion import convert
 from histoclick.cli.doctor import doctor
 from histoclick.cli.evaluation import demo, evaluate, report, reproduce
+from histoclick.cli.fetching import fetch
 from histoclick.cli.models import models_app
 from histoclick.cli.preparation import prepare
 from histoclick.cli.running import run_evaluation
@@ -25,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, prepare, evaluate, report, reproduce, doctor):
+for command in (demo, fetch, convert, prepare, evaluate, report, reproduce, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 

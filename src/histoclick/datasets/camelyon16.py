@@ -14,12 +14,12 @@ from typing import Any
 from shapely.geometry import MultiPolygon, Polygon
 
 from histoclick.annotations.document import Document
+from histoclick.datasets.camelyon16_folder import PARTLY_ANNOTATED
 from histoclick.datasets.cases import Case, Layer, files, paired
 from histoclick.types import HistoclickError
 
 TUMOUR = ("_0", "_1", "tumor", "tumour", "metastasis", "metastases")  # lower case
 NORMAL = ("_2", "exclusion", "normal")
-TWICE = "test_114"  # the same slide as another one; its organisers took it out
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,11 @@ class Camelyon16:
         pictures = files(slides, (".tif", ".tiff"))
         slides_only = {id_: path for id_, path in pictures.items() if not id_.endswith("_mask")}
         cases, notes = paired(slides_only, files(annotations, (".xml",)), slides)
-        if any(case.id == TWICE for case in cases):
-            cases = [case for case in cases if case.id != TWICE]
-            notes.append(f"{TWICE}: a copy of another slide, left out as its organisers do")
+        if partly := [case.id for case in cases if case.id in PARTLY_ANNOTATED]:
+            notes.append(
+                f"{', '.join(partly)}: not fully annotated, as the data set's README says; patches "
+                "beside their outlines may hold tumour that nobody outlined"
+            )
         return cases, notes
 
     def layers(self, document: Document) -> tuple[list[Layer], list[str]]:
