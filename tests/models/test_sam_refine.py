@@ -97,9 +97,3 @@ def test_a_model_folder_says_which_decoder_it_has(tmp_path: Path) -> None:
     segmenter = registry.load(folder)
     assert isinstance(segmenter, SamSegmenter)
     assert isinstance(segmenter.model.mask_decoder, RefineDecoder)
-    assert (
-        card.parameters
-        == sum(weight.numel() for weight in network.build("vit_t-refine").parameters())
-        - 128 * 2
-        + 128 * 2
-    )  # the positions' matrix is one of them, though never trained
