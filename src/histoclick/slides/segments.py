@@ -163,6 +163,7 @@ def _check(page: tifffile.TiffPage, samples: int, *, mapped: bool) -> None:
     if mixed or samples not in COLOURS.get(photometric, ()):
         name = getattr(photometric, "name", photometric)
         raise Unreadable(f"has {samples} channels of type {name}; export it as RGB with 8 bits")
+    check_end(page)
     if not mapped:
         check_segments(page)
 
@@ -182,6 +183,19 @@ def check_segments(page: tifffile.TiffPage) -> None:
         raise Unreadable(
             f"says {page.imagewidth}x{page.imagelength} px but has only {there} of {count} tiles "
             "or strips; export it again"
+        )
+
+
+def check_end(page: tifffile.TiffPage) -> None:
+    """Raise ``Unreadable`` if pixels lie beyond the end of the file."""
+    offsets, counts = page.dataoffsets, page.databytecounts
+    if not offsets or len(offsets) != len(counts):
+        return
+    end = int((np.array(offsets, np.uint64) + np.array(counts, np.uint64)).max())
+    size = page.parent.filehandle.size
+    if end > size:
+        raise Unreadable(
+            f"cut off (its pixels end at byte {end}, the file at {size}); copy or download it again"
         )
 
 

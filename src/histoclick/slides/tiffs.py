@@ -16,7 +16,13 @@ from defusedxml import DefusedXmlException
 
 from histoclick.slides.directories import check_directories
 from histoclick.slides.resolution import believable, from_dots
-from histoclick.slides.segments import SegmentCache, TiffLevel, Unreadable, check_segments
+from histoclick.slides.segments import (
+    SegmentCache,
+    TiffLevel,
+    Unreadable,
+    check_end,
+    check_segments,
+)
 from histoclick.slides.source import Facts
 from histoclick.types import RGB8, HistoclickError
 
@@ -24,6 +30,11 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # we say oursel
 
 MICRONS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4, "pm": 1e-6}
 MAX_DESCRIPTION = 50_000_000  # characters of OME-XML
+PLAIN = (
+    tifffile.PHOTOMETRIC.RGB,
+    tifffile.PHOTOMETRIC.YCBCR,
+    tifffile.PHOTOMETRIC.MINISBLACK,
+)
 UNITS = {tifffile.RESUNIT.INCH: "inch", tifffile.RESUNIT.CENTIMETER: "cm"}
 
 
@@ -39,7 +50,6 @@ class TiffSource:
         with _told(path), contextlib.ExitStack() as on_error:
             self._file = tifffile.TiffFile(path, _multifile=False)
             on_error.callback(self._file.close)
-            check_complete(path, self._file)
             ome = _ome(self._file)
             number, series = _picture(self._file)
             cache = SegmentCache(self._file.filehandle)
@@ -67,46 +77,23 @@ def check_tiff(path: Path) -> bool:
     """
     check_directories(path)
     try:
-        file = tifffile.TiffFile(path, _multifile=False)
-    except Exception:  # noqa: BLE001 - whatever it is: OpenSlide may know better
-        return True
-    with file:
-        check_complete(path, file)
-        with contextlib.suppress(Exception):  # the same
+        with tifffile.TiffFile(path, _multifile=False) as file:
+            for page in file.pages:
+                check_end(page)
+                if page.is_tiled:
+                    check_segments(page)
             page = file.pages.first
             return bool(
                 page.dtype == np.uint8
                 and page.samplesperpixel in (1, 3)
-                and page.photometric in _PLAIN
+                and page.photometric in PLAIN
                 and not page.subifds
                 and not _is_ome(page)
             )
-    return True
-
-
-def check_complete(path: Path, file: tifffile.TiffFile) -> None:
-    """Raise ``HistoclickError`` if tiles lie beyond the end of the file, lack, or are monsters."""
-    size, end = file.filehandle.size, 0
-    for page in file.pages:
-        offsets, counts = page.dataoffsets, page.databytecounts
-        if page.is_tiled:
-            with _told(path):
-                check_segments(page)
-        if offsets and len(offsets) == len(counts):
-            ends = np.array(offsets, np.uint64) + np.array(counts, np.uint64)
-            end = max(end, int(ends.max()))
-    if end > size:
-        raise HistoclickError(
-            f"{path}: cut off (its pixels end at byte {end}, the file at {size}); copy or download "
-            "it again"
-        )
-
-
-_PLAIN = (
-    tifffile.PHOTOMETRIC.RGB,
-    tifffile.PHOTOMETRIC.YCBCR,
-    tifffile.PHOTOMETRIC.MINISBLACK,
-)
+    except Unreadable as error:
+        raise HistoclickError(f"{path}: {error}") from None
+    except Exception:  # noqa: BLE001 - whatever tifffile stumbles over, OpenSlide may know better
+        return True
 
 
 @contextlib.contextmanager
