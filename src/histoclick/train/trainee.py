@@ -1,0 +1,105 @@
+"""What the one training loop knows of a family: a network that is shown images, clicks and its own
+last answer, and graded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from histoclick.models.card import Card
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A network's answer to one more click, for a batch.
+
+    ``logits``: (B, 1, S, S) float32 in the frame of the images. ``memory``: what it wants back at
+    the next click; the loop detaches nothing and looks at nothing inside. ``parts``: whatever else
+    the family's loss grades.
+    """
+
+    logits: Tensor
+    memory: Any
+    parts: Any = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn alike: at ``scale`` times the learning rate. ``decay``: whether weight
+    decay, if any is asked for, is theirs too."""
+
+    parameters: Sequence[nn.Parameter]
+    scale: float = 1.0
+    decay: bool = True
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Which modules learn; all others stay as they are, to the bit.
+
+    ``trains``: whether the parameter or buffer of this name learns. ``frozen_encoder``: nothing
+    that sees the image alone learns, so ``Trainee.encode`` can be done once per image.
+    """
+
+    title: str
+    trains: Callable[[str], bool]
+    frozen_encoder: bool = False
+
+
+class Trainee(ABC):
+    """A family's network while it learns.
+
+    ``net``: everything that is saved. Images are (B, 3, S, S) float32 RGB in 0..1, at the size of
+    the crops that training draws; points are (B, 2n, 3) as in ``models.clickmaps``, in px of those;
+    targets are (B, 1, S, S) float32, 0 or 1. What size the network itself works at is its own
+    business.
+    """
+
+    net: nn.Module
+    scenarios: Mapping[str, Scenario]
+
+    @abstractmethod
+    def groups(self, scenario: str) -> list[Group]:
+        """The parameters that learn, each in one group. Called once ``freeze`` was."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Any:
+        """What does not depend on clicks; for most families the images themselves."""
+
+    @abstractmethod
+    def answer(self, encoded: Any, points: Tensor, previous: Answer | None) -> Answer:
+        """The answer to all ``points``; ``previous`` is the one before the last of them."""
+
+    @abstractmethod
+    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
+        """(B,) float32, one value per image."""
+
+    @abstractmethod
+    def save(self, folder: Path, card: Card) -> Card:
+        """Write ``weights.safetensors``, under official names, and return ``card`` with family,
+        architecture, input size, number of parameters and checksum filled in."""
+
+    def freeze(self, scenario: str) -> None:
+        """Let only what the scenario names learn."""
+        trains = self.scenarios[scenario].trains
+        for name, parameter in self.net.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and trains(name))
+
+    def train(self, scenario: str, learning: bool = True) -> None:
+        """Training mode where something learns (``learning``), evaluation mode elsewhere: frozen
+        norms keep their statistics."""
+        self.net.eval()
+        if not learning:
+            return
+        trains = self.scenarios[scenario].trains
+        for name, module in self.net.named_modules():
+            own = dict(module.named_parameters(recurse=False)) | dict(
+                module.named_buffers(recurse=False)
+            )
+            if own and all(trains(f"{name}.{each}" if name else each) for each in own):
+                module.training = True
