@@ -18,6 +18,7 @@ from histoclick.masks import Painter, trace
 
 PIXELS = 2**24  # of a mask that are there at the same time
 LONGEST = 2**20  # px that an image may be wide or high
+TIE_PX = 1e-7  # so that a centre on an outline falls as it does where masks are painted by rows
 DIGITS = 13  # of 5 bits, in a count of 64
 
 Counts = NDArray[np.int64]  # (n,) lengths of runs; the first one is background
@@ -25,7 +26,7 @@ Counts = NDArray[np.int64]  # (n,) lengths of runs; the first one is background
 
 def of_shape(shape: Polygon | MultiPolygon, width: int, height: int) -> Counts:
     """The runs of an image of ``width`` x ``height`` px; a pixel is in when its centre is."""
-    turned = shapely.transform(shape, lambda xy: xy[:, ::-1])  # its rows are our columns
+    turned = shapely.transform(shape, lambda xy: xy[:, ::-1] - (0, TIE_PX))  # rows are our columns
     bounds = [
         spans.row[:, None] * height + np.stack([spans.start, spans.end], axis=1)
         for spans in Painter([turned], [1]).spans(Rect(0, 0, height, width), height, width)
