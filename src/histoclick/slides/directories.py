@@ -53,7 +53,7 @@ def check_directories(path: Path) -> None:
                     )
                 try:
                     offset, subordinate = _directory(file, offset, size, order, big)
-                except (struct.error, ValueError, KeyError):
+                except (struct.error, ValueError, KeyError, OverflowError, OSError):
                     raise HistoclickError(
                         f"{path}: cut off or damaged (its TIFF directory at byte {offset} cannot "
                         "be read); copy it again"

@@ -43,6 +43,7 @@ class OpenSlideSource:
         try:
             region = self._slide.read_region((x0, y0), level, (width, height))
         except openslide.OpenSlideError as error:
+            self._slide = openslide.OpenSlide(self._path)  # the old handle will not read any more
             raise HistoclickError(
                 f"{self._path}: damaged near ({x0}, {y0}) px ({error}); copy the slide again from "
                 "where it came"

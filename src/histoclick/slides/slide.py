@@ -18,7 +18,7 @@ from histoclick.slides.resample import resample
 from histoclick.slides.source import Source
 from histoclick.types import RGB8, HistoclickError
 
-MAX_PIXELS = 16_000_000  # of a level that one read has in memory at once, about
+MAX_PIXELS = 8_000_000  # of a level that one read has in memory at once, about
 NEARLY = 1e-3  # a level that is coarser by this share still fits: mpp have no more digits
 CONTRADICTS = 0.02  # share by which a given mpp may differ from the one of the file
 
@@ -118,6 +118,8 @@ class Slide:
         it covers on the next finer level; only beyond level 0 they are interpolated. Raises
         ``HistoclickError`` where the file is damaged.
         """
+        if not self._touches(rect0):
+            return np.full((height, width, 3), 255, np.uint8)
         index = self._level_for(rect0.width / width, rect0.height / height)
         level = self.levels[index]
         across = Span.of(rect0.x0, rect0.x1, level.downsample_x, width)
@@ -150,6 +152,10 @@ class Slide:
 
     def __repr__(self) -> str:
         return f"<Slide {self.path}: {self.width}x{self.height} px, {self.mpp} um/px>"
+
+    def _touches(self, rect0: Rect) -> bool:
+        across = rect0.x0 < self.width and rect0.x1 > 0
+        return across and rect0.y0 < self.height and rect0.y1 > 0
 
     def _level_for(self, scale_x: float, scale_y: float) -> int:
         """The coarsest level that is no coarser than asked for."""
