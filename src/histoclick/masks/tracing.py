@@ -26,7 +26,9 @@ Ints = NDArray[np.int64]
 Pixels = NDArray[Any]  # (h, W) whole numbers or bool
 
 
-def trace(bands: Iterable[Pixels], corners: int = 20_000_000) -> dict[int, list[Polygon]]:
+def trace(
+    bands: Iterable[Pixels], corners: int = 10_000_000, name: str = "the mask"
+) -> dict[int, list[Polygon]]:
     """The exact outlines of every value of a label image but 0, which is background.
 
     ``bands``: the image from top to bottom in pieces of any height, (h, W) whole numbers or bool.
@@ -35,9 +37,9 @@ def trace(bands: Iterable[Pixels], corners: int = 20_000_000) -> dict[int, list[
     Values are in order, and so are the polygons of one, by their top left vertex.
 
     Raises ``HistoclickError`` for more than ``corners`` corners, which are those of a picture or of
-    noise; each takes about 150 bytes.
+    noise, and says ``name`` then; each takes about 150 bytes.
     """
-    return _Corners.of(bands, corners).polygons()
+    return _Corners.of(bands, corners, name).polygons()
 
 
 def simplify(shape: Polygon | MultiPolygon, tolerance_px: float) -> Polygon | MultiPolygon:
@@ -77,7 +79,7 @@ class _Corners:
     leaves: Mask
 
     @classmethod
-    def of(cls, bands: Iterable[Pixels], limit: int) -> _Corners:
+    def of(cls, bands: Iterable[Pixels], limit: int, name: str) -> _Corners:
         """Those of a label image, from top to bottom."""
         found = [(*np.zeros((3, 0), np.int32), *np.zeros((3, 0), np.bool_))]
         count = 0
@@ -87,7 +89,7 @@ class _Corners:
                 count += len(turns[0])
             if count > limit:
                 raise HistoclickError(
-                    f"the mask has more than {limit:,} corners in its first {y + len(pixels)} rows:"
+                    f"{name} has more than {limit:,} corners in its first {y + len(pixels)} rows:"
                     " this is a picture or noise; give a mask whose pixels name classes"
                 )
         value, y_, x, right, down, leaves = map(np.concatenate, zip(*found, strict=True))
