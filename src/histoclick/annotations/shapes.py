@@ -34,8 +34,8 @@ class Gathering:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._annotations: list[Annotation] = []
-        self._said: dict[tuple[str, str], list[str]] = {}
         self._counts: dict[tuple[str, str], int] = {}
+        self._first: dict[tuple[str, str], str] = {}
         self._vertices = 0
         self._skipped = 0
 
@@ -43,7 +43,8 @@ class Gathering:
         """Add to the notes; ``sentence`` has ``{}`` where the number of ``noun`` belongs."""
         key = sentence, noun
         self._counts[key] = self._counts.get(key, 0) + count
-        self._said.setdefault(key, []).extend([where] if where and key not in self._said else [])
+        if where:
+            self._first.setdefault(key, where)
 
     def skip(self, why: str, where: str = "") -> None:
         """Leave an object out. ``why``: what it has, such as "no coordinates"."""
@@ -129,7 +130,7 @@ class Gathering:
 
     def _sentence(self, sentence: str, noun: str) -> str:
         key = sentence, noun
-        first = "".join(f" (the first: {where})" for where in self._said[key][:1])
+        first = f" (the first: {self._first[key]})" if key in self._first else ""
         return sentence.format(counted(self._counts[key], noun)) + first
 
     def _array(self, coordinates: Any) -> Vertices:
