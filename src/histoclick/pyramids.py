@@ -210,7 +210,7 @@ def _encode(tile: Rows, compression: Compression, quality: int) -> bytes:
     pixels = tile.tobytes()
     if compression == "lzw":
         return bytes(imagecodecs.lzw_encode(pixels))
-    return bytes(imagecodecs.zlib_encode(pixels))
+    return bytes(imagecodecs.deflate_encode(pixels, raw=False))  # with the header of zlib
 
 
 def _tags(compression: Compression, picture: bool, mpp: float | None) -> dict[str, Any]:
