@@ -194,6 +194,11 @@ def test_strips_that_lie_about_their_size(tmp_path: Path) -> None:
     refusal(path)
 
 
+def test_no_pixels(tmp_path: Path) -> None:
+    for write in (write_pyramid, write_ome):
+        refusal(overwrite(write(tmp_path / "made.tif", PIXELS), "ImageWidth", 0))
+
+
 def test_monstrous_tiles(tmp_path: Path) -> None:
     path = write_pyramid(tmp_path / "made.tif", PIXELS)
     overwrite(overwrite(path, "TileWidth", 64_000), "TileLength", 64_000)

@@ -107,6 +107,17 @@ def test_a_folder_with_a_dicom_slide(shared: Path, tmp_path: Path) -> None:
         assert (slide.width, slide.height) == (50, 50)
 
 
+def test_a_folder_with_two_dicom_slides(shared: Path, tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    one = pydicom.dcmread(shared / "data" / "slides" / "sm_image_50x50.dcm")
+    one.save_as(tmp_path / "a.dcm")
+    one.SeriesInstanceUID = f"{one.SeriesInstanceUID[:-1]}0"
+    one.SOPInstanceUID = f"{one.SOPInstanceUID[:-1]}0"
+    one.save_as(tmp_path / "b.dcm")
+    with pytest.raises(HistoclickError, match=r"2 DICOM slides; .* such as a.dcm or b.dcm"):
+        open_slide(tmp_path)
+
+
 def test_the_question_about_microns(shared: Path) -> None:
     with (
         open_slide(shared / "data" / "slides" / "TCGA-CR-7395-01A-01-TS1.svs") as slide,

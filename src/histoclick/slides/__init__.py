@@ -25,6 +25,7 @@ from histoclick.types import HistoclickError
 __all__ = ["Facts", "Level", "Slide", "Source", "describe", "open_slide", "problems"]
 
 MAX_FILES = 10_000  # of a folder that are tried as DICOM
+MAX_LEVELS = 20  # files of a folder that are opened to see whether they belong together
 
 
 def open_slide(path: Path, *, mpp: float | None = None, icc: bool = False) -> Slide:
@@ -45,13 +46,7 @@ def open_slide(path: Path, *, mpp: float | None = None, icc: bool = False) -> Sl
 def _file_of(path: Path) -> Path:
     """The file to open: itself, or one of a folder with a DICOM slide."""
     if path.is_dir():
-        for file in sorted(islice(path.iterdir(), MAX_FILES)):
-            if file.is_file() and openslide.OpenSlide.detect_format(file) == "dicom":
-                return file
-        raise HistoclickError(
-            f"{path}: a folder without a DICOM slide in it; give one slide file, or a folder with "
-            "the .dcm files of one slide"
-        )
+        return _dicom_of(path)
     try:
         with path.open("rb") as opened:
             if not opened.read(1):
@@ -59,6 +54,35 @@ def _file_of(path: Path) -> Path:
     except OSError as error:
         raise HistoclickError(f"{path}: {error.strerror}; check the path") from None
     return path
+
+
+def _dicom_of(folder: Path) -> Path:
+    """One file of the only DICOM slide in a folder; OpenSlide finds the others of its series."""
+    files = [
+        file
+        for file in sorted(islice(folder.iterdir(), MAX_FILES))
+        if file.is_file() and openslide.OpenSlide.detect_format(file) == "dicom"
+    ]
+    if not files:
+        raise HistoclickError(
+            f"{folder}: a folder without a DICOM slide in it; give a slide file, or a folder with "
+            "the .dcm files of one slide"
+        )
+    slides: dict[str, Path] = {}
+    for file in files[:MAX_LEVELS]:
+        try:
+            slide = openslide.OpenSlide(file)
+        except openslide.OpenSlideError:  # such as a label, which may be a file of its own
+            continue
+        slides.setdefault(slide.properties["dicom.SeriesInstanceUID"], file)
+        slide.close()
+    if len(slides) > 1:
+        names = " or ".join(file.name for file in slides.values())
+        raise HistoclickError(
+            f"{folder}: holds {len(slides)} DICOM slides; give a file of the one wanted, such as "
+            f"{names}"
+        )
+    return next(iter(slides.values()), files[0])
 
 
 def _source(path: Path) -> Source:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-EXACT = 0.01  # px: positions nearer than this to whole pixels count as whole
+EXACT = 0.002  # px: places nearer than this to whole pixels are whole, but for half a grey level
 SLACK = 2.0  # px of a level by which its size may be off
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import cv2
@@ -43,7 +44,8 @@ class OpenSlideSource:
         try:
             region = self._slide.read_region((x0, y0), level, (width, height))
         except openslide.OpenSlideError as error:
-            self._slide = openslide.OpenSlide(self._path)  # the old handle will not read any more
+            with contextlib.suppress(openslide.OpenSlideError):
+                self._slide = openslide.OpenSlide(self._path)  # the old handle reads no more
             raise HistoclickError(
                 f"{self._path}: damaged near ({x0}, {y0}) px ({error}); copy the slide again from "
                 "where it came"

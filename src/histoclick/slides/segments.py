@@ -150,6 +150,8 @@ def _mapped(page: tifffile.TiffPage) -> NDArray[np.uint8] | None:
 
 def _check(page: tifffile.TiffPage, samples: int, *, mapped: bool) -> None:
     """Raise ``Unreadable`` for what cannot be read, before anybody tries."""
+    if not page.imagewidth or not page.imagelength:
+        raise Unreadable("says that it has no pixels; export it again")
     if page.dtype is None or page.dtype not in (np.uint8, np.bool_):
         bits = page.bitspersample
         raise Unreadable(f"has {bits} bits per channel; save it with 8 bits")
