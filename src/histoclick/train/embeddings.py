@@ -1,0 +1,122 @@
+"""What a frozen encoder makes of every patch and of its eight turned and mirrored views, once.
+
+A memory-mapped file of half-precision floats: the decoder trains from there, and pages of it come
+from the disk as they are needed. It is made again when patches, weights or size change.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from histoclick.train.samples import Batch, Samples, turned
+from histoclick.train.trainee import Trainee
+from histoclick.types import HistoclickError
+
+VIEWS = 8
+DATA, NOTE = "embeddings.npy", "embeddings.json"
+RESERVE = 200 * 10**6  # bytes of the disk that stay free
+
+
+class Embeddings:
+    """``stored``: (patches, ``VIEWS``, C, h, w) float16."""
+
+    def __init__(self, stored: NDArray[np.float16], device: torch.device | str) -> None:
+        self._stored = stored
+        self._device = device
+
+    def __call__(self, batch: Batch, part: slice) -> Tensor:
+        """(B, C, h, w) float32 of a part of a batch."""
+        chosen = [
+            self._stored[item, view]
+            for item, view in zip(batch.items[part], batch.views[part], strict=True)
+        ]
+        return torch.from_numpy(np.stack(chosen)).to(self._device).float()
+
+
+def embed(
+    trainee: Trainee,
+    samples: Samples,
+    folder: Path,
+    *,
+    side_px: int,
+    weights: str,
+    seen: Callable[[int], object] = lambda done: None,
+) -> Embeddings:
+    """Make the embeddings of all patches in ``folder``, or go on making them, or take those there.
+
+    ``weights``: what tells the encoder from another, such as the checksum of its file. The trainee
+    gives a single tensor per image. ``seen`` is called with the number of patches that are done.
+    Raises ``HistoclickError`` when the disk has no room, or patches are not ``side_px`` px square.
+    """
+    device = next(trainee.net.parameters()).device
+    wanted = {"patches": samples.sha256, "weights": weights, "side_px": side_px}
+    for item in range(len(samples)):
+        samples.plain(item, side_px)  # a bad one is told before hours are spent
+    path, note = folder / DATA, folder / NOTE
+    state = _read(note)
+    first = _encoded(trainee, samples, 0, side_px, device)
+    shape = (len(samples), *first.shape)
+    if state.get("of") != wanted or not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_room(folder, shape)
+        np.lib.format.open_memmap(path, "w+", np.float16, shape).flush()
+        state = {"of": wanted, "done": 0}
+    stored = np.lib.format.open_memmap(path, "r+")
+    for item in range(int(state["done"]), len(samples)):
+        stored[item] = first if item == 0 else _encoded(trainee, samples, item, side_px, device)
+        if item % 16 == 15 or item == len(samples) - 1:
+            stored.flush()
+            _write(note, {"of": wanted, "done": item + 1})
+        seen(item + 1)
+    return Embeddings(np.load(path, mmap_mode="r"), device)
+
+
+def _encoded(
+    trainee: Trainee, samples: Samples, item: int, side_px: int, device: torch.device
+) -> NDArray[np.float16]:
+    """(``VIEWS``, C, h, w): all views of one patch."""
+    image, _ = samples.plain(item, side_px)
+    views = np.stack([turned(image, view) for view in range(VIEWS)]).transpose(0, 3, 1, 2)
+    trainee.net.eval()
+    parts = []
+    with torch.no_grad():
+        for view in views:  # one by one: eight at once need eight times the memory
+            pixels = torch.from_numpy(np.ascontiguousarray(view))[None].to(device).float() / 255
+            parts.append(trainee.encode(pixels))
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError("only encoders that give a single tensor can be stored")
+    stored: NDArray[np.float16] = torch.cat(parts).half().cpu().numpy()
+    return stored
+
+
+def _check_room(folder: Path, shape: tuple[int, ...]) -> None:
+    need = 2 * int(np.prod(shape)) + RESERVE
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise HistoclickError(
+            f"{folder}: the embeddings need {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f}; "
+            "make room, or encode again each time with --no-store"
+        )
+
+
+def _read(note: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state
+
+
+def _write(note: Path, state: dict[str, Any]) -> None:
+    partial = note.with_name(f"{note.name}.partial")
+    partial.write_text(json.dumps(state), encoding="utf-8")
+    partial.replace(note)
