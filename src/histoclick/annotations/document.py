@@ -40,7 +40,7 @@ class Canvas:
 
     ``width``, ``height``: level 0, px. ``mpp``: um per px of level 0, if known. ``x0``, ``y0``:
     top left corner of the slide's bounds in level 0 px: QuPath counts from there. ``name``: of the
-    slide's file.
+    slide's file. ``source``: the file itself, for formats that refer to what is in it.
     """
 
     width: int
@@ -49,12 +49,13 @@ class Canvas:
     x0: float = 0.0
     y0: float = 0.0
     name: str = ""
+    source: Path | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, slide: Slide) -> Canvas:
         """What an open slide says of itself."""
         x0, y0 = slide.bounds.x0, slide.bounds.y0
-        return cls(slide.width, slide.height, slide.mpp, x0, y0, slide.path.name)
+        return cls(slide.width, slide.height, slide.mpp, x0, y0, slide.path.name, slide.path)
 
 
 @dataclass(frozen=True)
