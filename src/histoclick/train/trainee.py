@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from histoclick.models.card import Card
+from histoclick.models.weights import sha256, write_safetensors
+from histoclick.types import HistoclickError
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class Trainee(ABC):
         """Write ``weights.safetensors``, under official names, and return ``card`` with family,
         architecture, input size, number of parameters and checksum filled in."""
 
+    def save_memory(self) -> None:
+        """Compute layers again for the gradient instead of keeping them. Raises
+        ``HistoclickError`` where the family cannot."""
+        raise HistoclickError("this family cannot use --checkpointing; use a smaller --micro-batch")
+
     def freeze(self, scenario: str) -> None:
         """Let only what the scenario names learn."""
         trains = self.scenarios[scenario].trains
@@ -103,3 +110,20 @@ class Trainee(ABC):
             )
             if own and all(trains(f"{name}.{each}" if name else each) for each in own):
                 module.training = True
+
+
+def saved(
+    folder: Path, card: Card, state: Mapping[str, Tensor], family: str, architecture: str, side: int
+) -> Card:
+    """Write weights with official names; ``card`` as ``Trainee.save`` returns it. ``side``: input
+    size, px."""
+    file = folder / "weights.safetensors"
+    write_safetensors(state, file)
+    return replace(
+        card,
+        family=family,
+        architecture=architecture,
+        input_size=side,
+        sha256=sha256(file),
+        parameters=sum(value.numel() for value in state.values()),
+    )

@@ -41,7 +41,7 @@ MOBILE_SAM = Official(
 
 def load(card: Card, folder: Path, device: str) -> SamSegmenter:
     """The segmenter of a model folder, whose weights stand under their official names."""
-    model = build(card.architecture, _official(card.architecture).read(card, folder)).eval()
+    model = build(card.architecture, official(card.architecture).read(card, folder)).eval()
     if isinstance(model.vision_encoder, TinyViT):
         fold(model.vision_encoder, device)
     return SamSegmenter(model, device=device)
@@ -51,14 +51,14 @@ def convert(file: Path, id_: str, folder: Path) -> Card:
     """Import an official file (ViT-B, ViT-L, ViT-H, TinyViT): recognised and checked strictly."""
     state = read_state_dict(file)
     architecture = SAM.recognised(recognise(state), file)
-    official = _official(architecture)
-    return official.keep(state, architecture, file, id_, folder, input_size=INPUT_PX)
+    return official(architecture).keep(state, architecture, file, id_, folder, input_size=INPUT_PX)
 
 
 def draw(architecture: str, folder: Path) -> Path:
     """A weight file of a network that learned nothing, in ``folder``."""
-    return _official(architecture).draw(architecture, folder)
+    return official(architecture).draw(architecture, folder)
 
 
-def _official(architecture: str) -> Official:
+def official(architecture: str) -> Official:
+    """SAM's files or MobileSAM's."""
     return MOBILE_SAM if architecture in MOBILE_SAM.architectures else SAM
