@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon, STRtree
+from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from histoclick.annotations.document import Annotation, Document, Shape
@@ -119,34 +119,17 @@ def _words(annotations: list[Annotation], format_: Format) -> tuple[list[Annotat
 
 
 def _objects(annotations: list[Annotation], format_: Format) -> tuple[list[Annotation], list[str]]:
-    """Unchanged; says what a picture of the classes will not tell apart."""
-    losses = []
+    """Unchanged; says that a picture of classes does not tell objects apart.
+
+    Which of them overlap is seen, and said, when the picture is painted.
+    """
     labels = [a.label for a in annotations]
-    if Holds.OBJECTS not in format_.holds and len(labels) > len(set(labels)):
-        losses.append(
-            f"{format_.title} holds regions of classes, not objects: objects of one class that "
-            "touch become one"
-        )
-    if Holds.OVERLAPS not in format_.holds:
-        overlaps = _overlaps(annotations)
-        if overlaps:
-            losses.append(
-                f"{counted(overlaps, 'pair')} of objects of different classes overlap, which "
-                f"{format_.title} cannot hold: the later one is on top"
-            )
-    return annotations, losses
-
-
-def _overlaps(annotations: list[Annotation]) -> int:
-    """Pairs of different classes whose regions share more than a border."""
-    shapes = np.array([a.shape for a in annotations], object)
-    if not len(shapes):
-        return 0
-    one, other = STRtree(shapes).query(shapes, predicate="intersects")
-    classes = np.unique([a.label for a in annotations], return_inverse=True)[1]
-    differ = (one < other) & (classes[one] != classes[other])
-    one, other = one[differ], other[differ]
-    return int((~shapely.touches(shapes[one], shapes[other])).sum())
+    if Holds.OBJECTS in format_.holds or len(labels) == len(set(labels)):
+        return annotations, []
+    return annotations, [
+        f"{format_.title} holds regions of classes, not objects: objects of one class that touch "
+        "become one"
+    ]
 
 
 def _decimals(annotations: list[Annotation], format_: Format) -> tuple[list[Annotation], list[str]]:
