@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import math
 from pathlib import Path
 
 import cv2
@@ -51,7 +53,7 @@ def test_the_same_seed_gives_the_same_truth(slide: PhantomSlide) -> None:
 
 @pytest.mark.parametrize("mpp", [0.1, 0.23, 0.25, 0.3, 0.5, 1.0, 1.9])
 def test_a_slide_has_the_size_asked_for(monkeypatch: pytest.MonkeyPatch, mpp: float) -> None:
-    def light(self: PhantomSlide, window: Window) -> NDArray[np.float32]:
+    def light(self: PhantomSlide, window: Window, margin: int) -> NDArray[np.float32]:
         return np.full((window.height, window.width, 3), window.um * 100, np.float32)
 
     monkeypatch.setattr(PhantomSlide, "_light", light)
@@ -103,6 +105,19 @@ def test_the_coarse_picture_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = PhantomSlide(0, 16_000, 4000, 0.25)
     assert wide._specimen.inside.shape == (125, 500)
     assert wide.truth.annotations
+
+
+@pytest.mark.parametrize("mpp", [0.5, 2.0])
+def test_a_speck_of_tissue_in_a_block_can_be_drawn(mpp: float) -> None:
+    slide = PhantomSlide(HOLED, round(1000 / mpp), round(1000 / mpp), mpp)
+    inside = np.full_like(slide._specimen.inside, -100)
+    margin = math.ceil(slidephantom._MARGIN / slide._um)
+    for speck in (0, -1):
+        inside[speck, speck] = 10
+        bare = dataclasses.replace(slide._specimen, inside=inside)
+        object.__setattr__(slide, "_specimen", bare)
+        window = Window(slide.seed, -margin, -margin, *(slide.width + 2 * margin,) * 2, slide._um)
+        assert np.isfinite(slide._light(window, margin)).all()
 
 
 def test_masks_are_the_outlines(slide: PhantomSlide) -> None:

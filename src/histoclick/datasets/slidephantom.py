@@ -26,7 +26,8 @@ from histoclick.masks import Painter
 from histoclick.types import RGB8, HistoclickError, Mask
 
 _BLOCK = 640.0  # um, side of what is drawn at once
-_MARGIN = 48.0  # um, drawn around a block and cut off
+_MARGIN = 52.0  # um, drawn around a block and cut off
+_BLUR = 4.0  # um, how far light strays
 _FINEST = 0.4  # um per px; finer pixels are enlarged
 _CONTEXT = 2  # px that enlarging sees beyond a strip
 _STRIP = 64  # px, height of what is enlarged at once
@@ -147,17 +148,21 @@ class PhantomSlide:
         window = Window(
             self.seed, column * self._side - margin, row * self._side - margin, side, side, self._um
         )
-        light = self._light(window)
+        light = self._light(window, margin)
         cut = slice(margin - _CONTEXT, margin + self._side + _CONTEXT)
         return np.clip(np.rint(light[cut, cut]), 0, 255).astype(np.uint8)
 
-    def _light(self, window: Window) -> Field:
-        """(H, W, 3) grey levels."""
+    def _light(self, window: Window, margin: int) -> Field:
+        """(H, W, 3) grey levels, right but for ``margin`` px at the borders.
+
+        Where there is nothing but glass, nothing is drawn.
+        """
         style, specimen = self._specimen.style, self._specimen
         stains = np.zeros((2, window.height, window.width), np.float32)
-        covered = specimen.inside_at(window) > -_RAGGED
-        if covered.any():
-            ys, xs = _extent(covered, 0), _extent(covered, 1)
+        edge = margin - math.ceil(_BLUR / window.um)
+        rows, columns = np.nonzero(specimen.inside_at(window)[edge:-edge, edge:-edge] > -_RAGGED)
+        if len(rows):  # the tissue, and ``edge`` px on all sides
+            ys, xs = (slice(int(i.min()), int(i.max()) + 2 * edge + 1) for i in (rows, columns))
             part = Window(
                 window.seed, window.x0 + xs.start, window.y0 + ys.start,
                 xs.stop - xs.start, ys.stop - ys.start, window.um,
@@ -184,15 +189,9 @@ class PhantomSlide:
 
     def _grained(self, strip: RGB8, y: int) -> RGB8:
         """With noise that depends on the place only."""
-        dy, dx = (y * 7919) % 64, (y * 104729) % 61
+        dy, dx = (y // 64 * 37) % 64, (y // 64 * 23) % 61
         noise = self._grain[dy : dy + strip.shape[0], dx : dx + strip.shape[1]]
         return np.asarray(cv2.add(strip, noise, dtype=cv2.CV_8U))
-
-
-def _extent(mask: Mask, axis: int) -> slice:
-    """From the first to the last true one along an axis."""
-    index = np.nonzero(mask)[axis]
-    return slice(int(index.min()), int(index.max()) + 1)
 
 
 def _dust(window: Window) -> Field:
