@@ -178,7 +178,7 @@ def _counts(segmentation: dict[str, Any]) -> tuple[runs.Counts, int, int]:
             raise ValueError("compressed run lengths that are damaged")
         return runs.decoded(counts), width, height
     if not isinstance(counts, list) or any(
-        type(c) is not int or not 0 <= c < 2**40 for c in counts
+        type(c) is not int or not 0 <= c <= 2**40 for c in counts
     ):
         raise ValueError("run lengths that are not numbers")
     return np.array(counts, np.int64), width, height

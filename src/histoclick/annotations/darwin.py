@@ -48,7 +48,7 @@ def _shape(annotation: dict[str, Any], gathering: Gathering, where: str) -> Shap
         ):  # fmt: skip
             if isinstance(annotation.get(key), dict):
                 return read_part(annotation[key], gathering, where)
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (LookupError, TypeError, ValueError, OverflowError):
         gathering.skip("coordinates that are not numbers", where)
         return None
     if "raster_layer" in annotation or "mask" in annotation:

@@ -100,17 +100,18 @@ def _shape(element: dict[str, Any], kind: str, gathering: Gathering, where: str)
         else:
             across, along = float(element["width"]), float(element["height"])
         rotation = float(element.get("rotation") or 0)
+        if not all(map(math.isfinite, (x, y, across, along, rotation))):
+            raise ValueError
     except (KeyError, TypeError, ValueError, OverflowError):
         gathering.skip("no proper center and size", where)
         return None
     if kind != "rectangle":
         gathering.tell("read {} as polygons", where, "ellipse or circle")
         return gathering.polygon(ellipse(x, y, across / 2, along / 2, rotation), where=where)
+    cos, sin = math.cos(rotation), math.sin(rotation)
     corners = box(-across / 2, -along / 2, across / 2, along / 2)
-    if math.isfinite(rotation):
-        cos, sin = math.cos(rotation), math.sin(rotation)
-        corners = corners @ np.array([(cos, sin), (-sin, cos)])
-    return gathering.polygon(corners + np.array([x, y]), where=where)
+    turned = corners @ np.array([(cos, sin), (-sin, cos)])
+    return gathering.polygon(turned + np.array([x, y]), where=where)
 
 
 def _element(annotation: Annotation) -> dict[str, Any]:
