@@ -6,8 +6,9 @@ the tiles of the slide's level 0. Read tile by tile, whoever wrote them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import histoclick
 from histoclick.annotations.document import Annotation, Canvas, Document
 from histoclick.annotations.format import Format, Holds
 from histoclick.annotations.regions import (
@@ -25,7 +25,6 @@ from histoclick.annotations.regions import (
     classes_of,
     on_canvas,
 )
-from histoclick.annotations.shapes import counted
 from histoclick.masks import trace
 from histoclick.types import HistoclickError
 
@@ -62,6 +61,8 @@ def read(path: Path, canvas: Canvas | None) -> Document:
         width, height = int(file.TotalPixelMatrixColumns), int(file.TotalPixelMatrixRows)
         if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
             raise HistoclickError(f"{path}: says it has {width}x{height} px, which cannot be")
+        if not file.segment_numbers:
+            raise HistoclickError(f"{path}: is a segmentation without segments; export it again")
         notes = []
         if file.segmentation_type.value == "FRACTIONAL":
             notes.append("classes are probabilities: taken where they are 0.5 or more")
@@ -120,13 +121,16 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
             instance_number=1,
             manufacturer="histoclick",
             manufacturer_model_name="histoclick",
-            software_versions=histoclick.__version__,
+            software_versions=version("histoclick"),
             device_serial_number="0",
             plane_positions=[_position(highdicom, slide, *place) for place in places],
             dimension_organization_type="TILED_SPARSE",
             content_label="REGIONS",
             specific_character_set="ISO_IR 192",
         )
+        # highdicom lets the matrix end with the last tile that is not empty.
+        file.TotalPixelMatrixRows, file.TotalPixelMatrixColumns = canvas.height, canvas.width
+        file.TotalPixelMatrixOriginSequence = slide.TotalPixelMatrixOriginSequence
         file.save_as(path)
     return losses
 

@@ -30,7 +30,11 @@ class LabelImage:
         self.legend = source.legend
         self._value_of: NDArray[np.uint8] | None = None
         if source.channels >= 3:
-            self._value_of, self.legend = self._colours()
+            try:
+                self._value_of, self.legend = self._colours()
+            except BaseException:
+                source.close()
+                raise
 
     def bands(self, rows: int = 256) -> Iterator[tuple[int, NDArray[Any]]]:
         """The whole image from top to bottom: y0 and (h, ``width``) uint8 or uint16, h <= rows."""

@@ -82,13 +82,13 @@ def write_png(
     with path.open("wb") as file:
         file.write(SIGNATURE)
         stream, above = zlib.compressobj(6), None
-        for band in bands:
+        for band in filter(len, bands):
             if above is None:
                 header = struct.pack(">IIBBBBB", width, height, 8 * band.itemsize, 0, 0, 0, 0)
                 _chunk(file, b"IHDR", header)
                 _chunk(file, b"tEXt", KEYWORD.encode() + b"\0" + legend.text().encode("ascii"))
                 above = np.zeros((1, width * band.itemsize), np.uint8)
-            rows = band.astype(band.dtype.newbyteorder(">")).view(np.uint8).reshape(len(band), -1)
+            rows = band.astype(band.dtype.newbyteorder(">")).view(np.uint8)
             # Filter 2: the difference to the row above, which mostly is 0.
             lines = np.full((len(rows), rows.shape[1] + 1), 2, np.uint8)
             lines[:, 1:] = rows - np.concatenate([above, rows[:-1]])
