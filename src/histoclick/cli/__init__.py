@@ -15,6 +15,7 @@ from histoclick.cli.fetching import fetch
 from histoclick.cli.models import models_app
 from histoclick.cli.preparation import prepare
 from histoclick.cli.running import run_evaluation
+from histoclick.cli.training import train
 from histoclick.types import HistoclickError
 
 __all__ = ["INCOMPLETE", "app", "main", "run_evaluation"]
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, fetch, convert, prepare, evaluate, report, reproduce, doctor):
+for command in (demo, fetch, convert, prepare, train, evaluate, report, reproduce, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 

@@ -22,6 +22,7 @@ class Card:
     card ever names a Python class. ``sha256`` is of ``weights.safetensors`` (empty: the model has
     no weights). ``untrained`` marks weights that mean nothing, in every output. ``measured`` holds
     one table per patch set: ``dataset``, ``patches``, ``noc80`` ... and the ``command``.
+    ``training``: how it was trained from its base, if histoclick did it.
     """
 
     id: str
@@ -38,10 +39,12 @@ class Card:
     trained_on: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     measured: tuple[dict[str, Any], ...] = ()
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``card.toml`` into ``folder``, replacing one that is there."""
-        plain = {key: value for key, value in dataclasses.asdict(self).items() if value != ()}
+        values = dataclasses.asdict(self)
+        plain = {key: value for key, value in values.items() if value not in ((), {})}
         partial = folder / "card.toml.partial"
         partial.write_bytes(tomli_w.dumps(plain, multiline_strings=True).encode())
         partial.replace(folder / "card.toml")
@@ -71,13 +74,14 @@ def read_card(folder: Path) -> Card:
     missing = sorted(
         name
         for name, field in fields.items()
-        if name not in values and field.default is dataclasses.MISSING
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING
     )
     if unknown or missing:
         problems = [f"unknown {key}" for key in unknown] + [f"missing {key}" for key in missing]
         raise HistoclickError(f"{path}: {', '.join(problems)}; re-import the model")
     for name, field in fields.items():
-        wanted = {"str": str, "int": int, "bool": bool}.get(str(field.type), list)
+        kinds = {"str": str, "int": int, "bool": bool, "dict[str, Any]": dict}
+        wanted = kinds.get(str(field.type), list)
         if name in values and type(values[name]) is not wanted:
             raise HistoclickError(
                 f"{path}: {name} is {values[name]!r} and must be of type {wanted.__name__}; mend it"

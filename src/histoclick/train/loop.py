@@ -160,7 +160,7 @@ def take_step(
             images = shown(run, batch, part, accelerator.device)
             losses, ious = grading(images, batch.targets[part], batch.rngs[part], batch.clicks)
             (losses.sum() * (world / size)).backward()  # processes are averaged, patches summed
-        total += torch.tensor([float(losses.sum()), float(ious.sum())], dtype=torch.float64) / size
+        total += torch.stack([losses.detach().sum(), ious.sum()]).cpu().double() / size
     if run.settings.clip:
         accelerator.clip_grad_norm_(trainable(optimiser), run.settings.clip)
     everywhere = accelerator.reduce(total.to(accelerator.device), "sum").cpu()

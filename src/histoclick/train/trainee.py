@@ -127,3 +127,12 @@ def saved(
         sha256=sha256(file),
         parameters=sum(value.numel() for value in state.values()),
     )
+
+
+def check_scenario(card: Card, scenario: str, known: Mapping[str, Scenario]) -> None:
+    """Raise ``HistoclickError`` for a scenario that a family does not have."""
+    if scenario not in known:
+        raise HistoclickError(
+            f"model '{card.id}' ({card.family}) has no scenario '{scenario}'; give "
+            f"{' or '.join(known)}"
+        )
