@@ -17,7 +17,7 @@ from histoclick.annotations.format import Format, Holds
 from histoclick.annotations.regions import Painting, annotations_of, classes_of, on_canvas
 from histoclick.masks import trace
 from histoclick.pyramids import write_pyramid
-from histoclick.rasters import LabelClass, Legend, is_raster, open_raster, write_png
+from histoclick.rasters import PNG_BYTES, LabelClass, Legend, is_raster, open_raster, write_png
 from histoclick.types import HistoclickError
 
 
@@ -54,6 +54,10 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
     legend = Legend({one.value: LabelClass(one.label, one.colour) for one in classes}, canvas.mpp)
     painting = Painting(document, classes, canvas)
     if path.suffix.lower() == ".png":
+        if canvas.width * canvas.height * painting.dtype.itemsize > PNG_BYTES:
+            raise HistoclickError(
+                f"{path}: {canvas.width}x{canvas.height} px are too many for a PNG; write a .tif"
+            )
         write_png(path, canvas.width, canvas.height, painting.bands(), legend)
     else:
         write_pyramid(

@@ -12,12 +12,20 @@ from pathlib import Path
 
 from histoclick.rasters.labelimage import LabelImage
 from histoclick.rasters.legend import LabelClass, Legend
-from histoclick.rasters.png import PngSource, write_png
+from histoclick.rasters.png import PNG_BYTES, PngSource, write_png
 from histoclick.rasters.source import told
 from histoclick.rasters.tiff import TiffSource
 from histoclick.types import HistoclickError
 
-__all__ = ["LabelClass", "LabelImage", "Legend", "is_raster", "open_raster", "write_png"]
+__all__ = [
+    "PNG_BYTES",
+    "LabelClass",
+    "LabelImage",
+    "Legend",
+    "is_raster",
+    "open_raster",
+    "write_png",
+]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
