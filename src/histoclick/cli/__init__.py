@@ -11,7 +11,7 @@ from histoclick.cli.console import INCOMPLETE, INTERRUPTED
 from histoclick.cli.conversion import convert
 from histoclick.cli.doctor import doctor
 from histoclick.cli.evaluation import demo, evaluate, report, reproduce
-from histoclick.cli.fetching import fetch
+from histoclick.cli.fetching import fetch, phantom
 from histoclick.cli.models import models_app
 from histoclick.cli.preparation import prepare
 from histoclick.cli.running import run_evaluation
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, fetch, convert, prepare, train, evaluate, report, reproduce, doctor):
+for command in (demo, fetch, phantom, convert, prepare, train, evaluate, report, reproduce, doctor):
     app.command()(command)
 app.add_typer(models_app, name="models")
 

@@ -112,3 +112,31 @@ def bring(choice: Choice, folder: Path, workers: int) -> None:
         f"Next: histoclick prepare camelyon16 --slides {folder / 'images'} "
         f"--annotations {folder / 'annotations'} --out patches"
     )
+
+
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder for the slides and their truth.")],
+    slides: Annotated[int, typer.Option(min=1, help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first; the others follow.")] = 0,
+    width: Annotated[int, typer.Option(help="Px of level 0.")] = 20_000,
+    height: Annotated[int, typer.Option(help="Px of level 0.")] = 20_000,
+    mpp: Annotated[float, typer.Option(help="um per px of level 0.")] = 0.25,
+) -> None:
+    """Generated slides that look like H&E, with exact outlines: to try everything without data."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from histoclick.datasets.phantomslides import write_phantom_slides
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    with Progress(*columns, TimeRemainingColumn()) as bars:
+        task = bars.add_task("drawing", total=slides * height)
+        written = write_phantom_slides(
+            out, slides, seed=seed, width=width, height=height, mpp=mpp,
+            progress=lambda rows: bars.advance(task, rows),
+        )  # fmt: skip
+    for path in written:
+        say(f"{path}, with .geojson, .xml and _mask.tif beside it")
+    say(
+        f"Next: histoclick prepare camelyon16 --slides {out} --annotations {out} --out patches "
+        f"--magnification 10"
+    )
