@@ -30,8 +30,10 @@ _MARGIN = 52.0  # um, drawn around a block and cut off
 _BLUR = 4.0  # um, how far light strays
 _FINEST = 0.4  # um per px; finer pixels are enlarged
 _CONTEXT = 2  # px that enlarging sees beyond a strip
+_AROUND = 2 * _CONTEXT
 _STRIP = 64  # px, height of what is enlarged at once
 _RAGGED = 12.0  # um, how far tissue reaches beyond its outline
+_PIECE, _SHIFT = 4096, 64  # px of level 0, of the noise that strips get
 _LEAST = 800.0  # um, side of a slide
 _RED = (200, 0, 0)
 
@@ -86,7 +88,7 @@ class PhantomSlide:
         for row in range(math.ceil(self.height / (self._side * self._factor))):
             drawn = self._row(row)
             for y in range(0, self._side, _STRIP):
-                strip = self._enlarged(drawn[y : y + _STRIP + 2 * _CONTEXT])
+                strip = self._enlarged(drawn[y : y + _STRIP + _AROUND])
                 done = (row * self._side + y) * self._factor
                 if done < self.height:
                     yield self._grained(strip, done)[: self.height - done]
@@ -123,23 +125,20 @@ class PhantomSlide:
 
     @cached_property
     def _grain(self) -> NDArray[np.int16]:
-        """Noise of the sensor for a strip, and some more to begin elsewhere in it."""
+        """Noise of the sensor for a piece of a strip, and more to begin elsewhere in it."""
         rng = np.random.default_rng([self.seed, 2])
-        shape = _STRIP * self._factor + 64, self.width + 64, 3
+        shape = _STRIP * self._factor + _SHIFT, _PIECE + _SHIFT, 3
         noise = self._specimen.style.grain * rng.standard_normal(shape, np.float32)
         return np.asarray(np.rint(noise), np.int16)
 
     def _row(self, row: int) -> RGB8:
         """A row of blocks with context around it."""
         columns = math.ceil(self.width / (self._side * self._factor))
-        blocks = [self._block(row, column) for column in range(columns)]
-        return np.concatenate(
-            [
-                block[:, (_CONTEXT if i else 0) : (None if i == columns - 1 else -_CONTEXT)]
-                for i, block in enumerate(blocks)
-            ],
-            axis=1,
-        )
+        drawn = np.empty((self._side + _AROUND, columns * self._side + _AROUND, 3), np.uint8)
+        for column in range(columns):
+            x = column * self._side
+            drawn[:, x : x + self._side + _AROUND] = self._block(row, column)
+        return drawn
 
     def _block(self, row: int, column: int) -> RGB8:
         """A block with context on all sides, px drawn."""
@@ -189,9 +188,15 @@ class PhantomSlide:
 
     def _grained(self, strip: RGB8, y: int) -> RGB8:
         """With noise that depends on the place only."""
-        dy, dx = (y // 64 * 37) % 64, (y // 64 * 23) % 61
-        noise = self._grain[dy : dy + strip.shape[0], dx : dx + strip.shape[1]]
-        return np.asarray(cv2.add(strip, noise, dtype=cv2.CV_8U))
+        noisy = np.empty_like(strip)
+        for x in range(0, self.width, _PIECE):
+            piece = np.s_[:, x : x + _PIECE]
+            height, width = strip[piece].shape[:2]
+            start = x // _PIECE + y // _STRIP
+            dy, dx = start * 37 % _SHIFT, start * 23 % _SHIFT
+            noise = self._grain[dy : dy + height, dx : dx + width]
+            noisy[piece] = cv2.add(strip[piece], noise, dtype=cv2.CV_8U)
+        return noisy
 
 
 def _dust(window: Window) -> Field:

@@ -62,7 +62,9 @@ def stroma(window: Window, style: Style, tumour: Mask, ground: Ground) -> tuple[
     fibre = fibre - window.smooth(fibre, 2.5)
     loose = soft_step(window.noise("loose", 70, 2), 0.4 - style.looseness - ground.loose, 1.6)
     loose = loose * (1 - ground.fibrous)
-    eosin = 0.78 + 0.22 * fibre + 0.14 * bundle + 0.08 * window.noise("collagen", 60)
+    plain = 1 - 0.55 * ground.lymphoid  # few fibres between lymphocytes
+    eosin = 0.78 + 0.22 * fibre * plain + 0.14 * bundle * plain
+    eosin += 0.08 * window.noise("collagen", 60)
     eosin = eosin * (1 - 0.4 * loose) + 0.05 * window.noise("grain", 1.3)
     eosin = eosin * (1 - 0.4 * ground.lymphoid) + 0.3 * ground.fibrous
     haematoxylin = np.maximum(0.06 + 0.05 * bundle + 0.04 * fibre, 0) + 0.1 * ground.lymphoid
