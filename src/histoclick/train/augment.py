@@ -1,9 +1,13 @@
-"""Augmentation of H&E crops: geometry, stain, optics. Numpy in, numpy out, seeded."""
+"""Augmentation of H&E crops: geometry, stain, optics. Numpy in, numpy out, seeded.
+
+``train.batchaugment`` does as much to a batch of tensors, where these are.
+"""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from histoclick.types import RGB8, Labels
 
@@ -15,9 +19,14 @@ RGB_TO_HED = np.linalg.inv(HED)
 
 def stain(image: RGB8, rng: np.random.Generator) -> RGB8:
     """Scale (0.7 to 1.35) and shift (0.06 optical density) each stain."""
-    density = -np.log10((image.astype(np.float32) + 1) / 256)
     scale = np.exp(rng.uniform(-0.32, 0.3, 3)).astype(np.float32)
-    shift = rng.uniform(-0.06, 0.06, 3).astype(np.float32)
+    return restain(image, scale, rng.uniform(-0.06, 0.06, 3).astype(np.float32))
+
+
+def restain(image: RGB8, scale: NDArray[np.float32], shift: NDArray[np.float32]) -> RGB8:
+    """``scale`` times as much of haematoxylin, eosin and DAB, (3,), and ``shift`` (3,) more of
+    their optical density."""
+    density = -np.log10((image.astype(np.float32) + 1) / 256)
     # Decompose, jitter and compose again in one 3x3 matrix and one offset.
     jittered = density @ (RGB_TO_HED * scale @ HED) + shift @ HED
     light: RGB8 = np.clip(256 * 10**-jittered - 1, 0, 255).astype(np.uint8)
