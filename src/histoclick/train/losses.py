@@ -1,8 +1,8 @@
 """What training minimises.
 
-Every loss takes ``logits`` (B, 1, H, W) and a ``target`` of the same shape, 0..1, whose negative
-pixels are ignored, and returns (B,) float32, one value per sample. All of it is computed in float32
-whatever the logits are: in bfloat16 the squared errors of a nearly perfect mask are lost.
+Every loss takes ``logits`` (B, 1, H, W) and a ``target`` of the same shape, 0 or 1, or -1 for
+pixels that are ignored, and returns (B,) float32, one value per sample. All of it is computed in
+float32 whatever the logits are: in bfloat16 the small errors of a nearly perfect mask are lost.
 """
 
 from __future__ import annotations
@@ -77,16 +77,7 @@ def _focal(logits: Tensor, target: Tensor, gamma: float, alpha: float) -> Tensor
     focus = wrong**gamma
     pixels = valid.sum((1, 2, 3), keepdim=True)
     scale = pixels / (focus.sum((1, 2, 3), keepdim=True) + LEAST)
+    # -log(1 - wrong) is cross entropy for a target of 0 or 1; taken from logits it cannot overflow
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     side = torch.where(target > 0.5, alpha, 1 - alpha)
-    return -side * focus * scale.detach() * _log_right(logits, target) * valid
-
-
-def _log_right(logits: Tensor, target: Tensor) -> Tensor:
-    """``log(1 - |target - probability|)``, from logits so that it cannot overflow.
-
-    That is the smaller of ``1 - target + probability`` and ``target + 1 - probability``; for a
-    target of 0 or 1 it is minus the cross entropy.
-    """
-    above = torch.logaddexp(torch.log1p(-target), F.logsigmoid(logits))
-    below = torch.logaddexp(torch.log(target), F.logsigmoid(-logits))
-    return torch.minimum(above, below)
+    return side * focus * scale.detach() * entropy
