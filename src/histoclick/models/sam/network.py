@@ -65,6 +65,7 @@ def assemble(
             num_attention_heads=vit.heads,
             global_attn_indexes=list(vit.global_blocks),
             image_size=input_px,
+            initializer_range=0.02,  # transformers' default of 1e-10 is no start to learn from
         ),
         prompt_encoder_config=SamPromptEncoderConfig(image_size=input_px),
         # transformers' default of 1e-6 is not what the decoder was trained with

@@ -30,9 +30,8 @@ class EarlyFusionTrainee(Trainee):
     """Scales crops of ``crop_px`` to the ``side_px`` that the network works at."""
 
     scenarios: Mapping[str, Scenario] = {"whole": Scenario("everything", lambda name: True)}
-    slow: tuple[str, ...] = ()  # beginnings of names that learn at ``SLOW`` times the rate
-
-    SLOW = 0.1
+    slow: tuple[str, ...] = ()  # beginnings of names that learn at ``slow_scale`` times the rate
+    slow_scale = 0.1
 
     def __init__(self, net: nn.Module, crop_px: int, side_px: int) -> None:
         self.net = net
@@ -45,11 +44,11 @@ class EarlyFusionTrainee(Trainee):
         ``points`` on it."""
 
     def groups(self, scenario: str) -> list[Group]:
-        """Backbones that came pretrained learn at a tenth of the rate, as published."""
+        """Backbones that came pretrained learn at another rate, as published."""
         named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
         slow = [p for name, p in named if self._is_slow(name)]
         rest = [p for name, p in named if not self._is_slow(name)]
-        return [Group(rest), *([Group(slow, self.SLOW)] if slow else [])]
+        return [Group(rest), *([Group(slow, self.slow_scale)] if slow else [])]
 
     def encode(self, images: Tensor) -> Tensor:
         """The images at the network's size."""

@@ -26,6 +26,7 @@ from histoclick.train.trainee import Answer, Group, Scenario, Trainee, saved
 from histoclick.types import HistoclickError
 
 QUALITY = 1.0  # weight of the error of the predicted IoU
+RUNNERS_UP = 0.05  # share of the mean of all masks: one that never wins would never learn
 # No scenario draws a box: its corners are told apart by these two.
 BOX_CORNERS = ("prompt_encoder.point_embed.2", "prompt_encoder.point_embed.3")
 
@@ -110,7 +111,8 @@ class SamTrainee(Trainee):
             logits, wanted = self._large(lowres), targets[users].expand(-1, lowres.shape[1], -1, -1)
             shape = (-1, 1, *logits.shape[2:])
             each = normalized_focal_loss(logits.reshape(shape), wanted.reshape(shape))
-            graded = each.view(iou.shape).min(1).values
+            each = each.view(iou.shape)
+            graded = (1 - RUNNERS_UP) * each.min(1).values + RUNNERS_UP * each.mean(1)
             if not iou.isnan().any():
                 graded = graded + QUALITY * (iou - _iou(logits > 0, wanted > 0)).square().mean(1)
             losses = losses.index_add(0, users, graded)

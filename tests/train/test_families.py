@@ -1,0 +1,156 @@
+"""What every family promises to the loop, with its smallest member."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from histoclick.models import registry
+from histoclick.models.sam import network
+from histoclick.train.families import start
+from histoclick.train.families.sam import SCENARIOS, SamTrainee
+from histoclick.train.grading import Grading
+from histoclick.train.settings import Settings, read_settings
+from histoclick.train.trainee import Trainee
+from histoclick.types import HistoclickError
+
+CROP = 96
+MEMBERS = [
+    ("denseclick", "", "whole"), ("denseclick", "", "md"),
+    ("ritm", "hrnet18s", "whole"),
+    ("focalclick", "segformerB0_S2", "whole"), ("focalclick", "hrnet18s_S1", "whole"),
+    ("simpleclick", "xtiny448", "whole"),
+    *(("sam", "tiny", scenario) for scenario in SCENARIOS),
+]  # fmt: skip
+
+
+@cache
+def base(family: str, architecture: str) -> Path:
+    if family == "denseclick":
+        return registry.find("histoclick-tiny")[1]
+    folder = Path(mkdtemp()) / f"{family}-{architecture}"
+    return registry.with_random_weights(family, architecture, folder)
+
+
+def make(family: str, architecture: str, scenario: str) -> Trainee:
+    torch.manual_seed(0)
+    if family == "sam":  # smaller than any published one
+        encoder = network.Encoder(16, 2, 2, (1,))
+        model = network.assemble(encoder, 256, refine=scenario == "refine")
+        return SamTrainee(model, "vit_b", CROP)
+    card, folder = registry.find(base(family, architecture))
+    return start(card, folder, scenario, CROP)
+
+
+def settings(**changes: object) -> Settings:
+    return read_settings(crop_px=CROP, first_points=4, **changes)
+
+
+def batch(count: int = 3, seed: int = 0) -> tuple[Tensor, np.ndarray, list[np.random.Generator]]:
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:CROP, :CROP]
+    centres = rng.uniform(30, CROP - 30, (count, 2))
+    targets = np.stack([np.hypot(y - a, x - b) < 22 for a, b in centres])
+    images = rng.random((count, 3, CROP, CROP), np.float32) * 0.4
+    images[:, 0] += 0.5 * targets
+    return (
+        torch.from_numpy(images),
+        targets,
+        [np.random.default_rng([seed, i]) for i in range(count)],
+    )
+
+
+def learn(trainee: Trainee, scenario: str, steps: int) -> list[float]:
+    """Losses of a few steps of plain gradient descent in miniature."""
+    trainee.freeze(scenario)
+    grading = Grading(trainee, scenario, settings())
+    parameters = [p for group in trainee.groups(scenario) for p in group.parameters]
+    optimiser = torch.optim.Adam(parameters, 1e-3)
+    losses = []
+    for step in range(steps):
+        torch.manual_seed(step)
+        images, targets, rngs = batch(seed=step)
+        if trainee.scenarios[scenario].frozen_encoder:
+            with torch.no_grad():
+                images = trainee.encode(images)
+        # One click, several at first, several answered: all ways through the network.
+        loss, iou = grading(images, targets, rngs, clicks=(0, 2, 1)[step % 3])
+        assert loss.shape == iou.shape == (3,)
+        optimiser.zero_grad()
+        loss.mean().backward()
+        optimiser.step()
+        losses.append(float(loss.detach().mean()))
+    return losses
+
+
+@pytest.mark.parametrize(("family", "architecture", "scenario"), MEMBERS)
+def test_what_is_frozen_stays_and_all_else_moves(
+    family: str, architecture: str, scenario: str
+) -> None:
+    trainee = make(family, architecture, scenario)
+    before = {name: value.clone() for name, value in trainee.net.state_dict().items()}
+    losses = learn(trainee, scenario, 6)
+    assert np.isfinite(losses).all()
+    trains = trainee.scenarios[scenario].trains
+    fixed = {name for name, p in trainee.net.named_parameters() if not p.requires_grad}
+    moved = set()
+    for name, value in trainee.net.state_dict().items():
+        if torch.equal(value, before[name]):
+            continue
+        moved.add(name)
+        assert trains(name), f"{name} is frozen and changed"
+    for name, _ in trainee.net.named_parameters():
+        assert name in fixed or name in moved, f"{name} learns and did not move"
+    assert {id(p) for g in trainee.groups(scenario) for p in g.parameters} == {
+        id(p) for p in trainee.net.parameters() if p.requires_grad
+    }
+
+
+@pytest.mark.parametrize(("family", "architecture", "scenario"), MEMBERS[:6])
+def test_what_was_saved_predicts_as_a_model(
+    family: str, architecture: str, scenario: str, tmp_path: Path
+) -> None:
+    trainee = make(family, architecture, scenario)
+    learn(trainee, scenario, 1)
+    card, _ = registry.find(base(family, architecture))
+    folder = tmp_path / card.id
+    folder.mkdir()
+    trainee.save(folder, card).write(folder)
+    registry.load(folder)
+    again = start(*registry.find(folder), scenario, CROP)
+    for name, value in trainee.net.state_dict().items():
+        other = again.net.state_dict()[name]
+        torch.testing.assert_close(other, value, atol=2e-3, rtol=2e-3)  # denseclick stores halves
+
+
+def test_sam_with_the_papers_decoder_begins_with_sams_transformer(tmp_path: Path) -> None:
+    folder = registry.with_random_weights("sam", "vit_t", tmp_path / "random")
+    card, _ = registry.find(folder)
+    plain, refined = (start(card, folder, scenario, CROP) for scenario in ("md", "refine"))
+    own, new = plain.net.state_dict(), refined.net.state_dict()
+    shared = own.keys() & new.keys()
+    assert any("mask_decoder.transformer.layers" in name for name in shared)
+    for name in shared:
+        torch.testing.assert_close(own[name], new[name], rtol=0, atol=0)
+    made = tmp_path / "made"
+    made.mkdir()
+    saved = refined.save(made, card)
+    assert (saved.family, saved.architecture) == ("mobilesam", "vit_t-refine")
+    saved.write(made)
+    with pytest.raises(HistoclickError, match="no scenario 'md'; give refine"):
+        start(saved, made, "md", CROP)
+
+
+def test_what_a_family_does_not_have_is_told() -> None:
+    card, folder = registry.find("histoclick-tiny")
+    with pytest.raises(HistoclickError, match="no scenario 'refine'; give whole or md"):
+        start(card, folder, "refine", CROP)
+    card, folder = registry.find("discs")
+    with pytest.raises(HistoclickError, match="'baseline' cannot be trained"):
+        start(card, folder, "whole", CROP)
