@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from histoclick.train.samples import Batch, Samples, turned
+from histoclick.train.d4 import VIEWS, d4
+from histoclick.train.samples import Batch, Samples
 from histoclick.train.trainee import Trainee
 from histoclick.types import HistoclickError
 
-VIEWS = 8
 DATA, NOTE = "embeddings.npy", "embeddings.json"
 RESERVE = 200 * 10**6  # bytes of the disk that stay free
 
@@ -85,13 +85,9 @@ def _encoded(
 ) -> NDArray[np.float16]:
     """(``VIEWS``, C, h, w): all views of one patch."""
     image, _ = samples.plain(item, side_px)
-    views = np.stack([turned(image, view) for view in range(VIEWS)]).transpose(0, 3, 1, 2)
     trainee.net.eval()
-    parts = []
-    with torch.no_grad():
-        for view in views:  # one by one: eight at once need eight times the memory
-            pixels = torch.from_numpy(np.ascontiguousarray(view))[None].to(device).float() / 255
-            parts.append(trainee.encode(pixels))
+    with torch.no_grad():  # one by one: eight at once need eight times the memory
+        parts = [trainee.encode(d4(image.to(device), view)) for view in range(VIEWS)]
     if not all(isinstance(part, Tensor) for part in parts):
         raise TypeError("only encoders that give a single tensor can be stored")
     stored: NDArray[np.float16] = torch.cat(parts).half().cpu().numpy()

@@ -173,7 +173,7 @@ def shown(run: Run, batch: Batch, part: slice, device: torch.device) -> Any:
     """What the network is shown of a part of a batch."""
     if run.encode is not None:
         return run.encode(batch, part)
-    return torch.from_numpy(batch.images[part]).to(device).float() / 255
+    return batch.images[part].to(device)
 
 
 def make_optimiser(trainee: Trainee, scenario: str, settings: Settings) -> torch.optim.Optimizer:
@@ -269,7 +269,7 @@ def agreed(accelerator: Accelerator, seconds: float, stop: bool) -> tuple[float,
 def not_a_number(run: Run, batch: Batch, step: int) -> HistoclickError:
     """Keeps the batch for inspection."""
     path = run.folder / f"bad-batch-{step}.safetensors"
-    save_file({"images": batch.images, "targets": batch.targets.astype(np.uint8)}, path)
+    save_file({"images": batch.images.numpy(), "targets": batch.targets.astype(np.uint8)}, path)
     return HistoclickError(
         f"the loss is no number at step {step}; the batch is in {path}: look at it, lower the "
         "rate, or use precision float32"

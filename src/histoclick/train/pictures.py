@@ -29,7 +29,7 @@ def sanity_picture(samples: Samples, settings: Settings, path: Path) -> None:
     figure = Figure(figsize=(3 * columns, 3.3 * rows), layout="constrained")
     for i in range(count):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.imshow(batch.images[i].transpose(1, 2, 0))
+        axes.imshow(batch.images[i].permute(1, 2, 0).numpy())
         axes.contour(batch.targets[i], [0.5], colors="yellow", linewidths=0.8)
         for half, colour in zip(points[i].chunk(2), (GREEN, RED), strict=True):
             there = half[half[:, 0] >= 0]

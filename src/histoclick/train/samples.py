@@ -9,24 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from histoclick.patches import PatchSet, open_patch_set
-from histoclick.train import augment
+from histoclick.train.batchaugment import Augmentation, Change, draw_change, move, recolour
+from histoclick.train.d4 import VIEWS, d4
 from histoclick.train.settings import Settings
-from histoclick.types import RGB8, HistoclickError, Labels, Mask, Sample
+from histoclick.types import HistoclickError, Sample
 
+PLAIN = Augmentation(scale=(1.0, 1.0), stained=0.0, blurred=0.0, compressed=0.0)
 LEAST = 0.005  # of a crop that has to be object, and has not to be, to be worth a click
 TRIES = 8
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``images``: (B, 3, S, S) uint8 RGB; ``targets``: (B, S, S) bool; ``rngs``: for the clicks of
-    each; ``clicks``: how many follow before the graded one. ``items``: which patches they are,
-    ``views``: how each was turned (0 to 7), where nothing else was done to it."""
+    """``images``: (B, 3, S, S) float32 RGB in 0..1; ``targets``: (B, S, S) bool; ``rngs``: for the
+    clicks of each; ``clicks``: how many follow before the graded one. ``items``: which patches they
+    are, ``views``: how each was turned (see ``d4``), where nothing else was done to it."""
 
-    images: NDArray[np.uint8]
+    images: Tensor
     targets: NDArray[np.bool_]
     rngs: Sequence[np.random.Generator]
     clicks: int
@@ -82,16 +86,17 @@ class Samples:
         wanted = np.arange(place * settings.batch, (place + 1) * settings.batch)
         items = tuple(int(order[i % len(self)]) for i in wanted)
         rngs = [np.random.default_rng([settings.seed, 2, step, i]) for i in range(settings.batch)]
-        views = tuple(int(rng.integers(8)) for rng in rngs)
-        crops = [
-            self._turned(item, view, settings.crop_px) if plain else self._crop(item, settings, rng)
-            for item, view, rng in zip(items, views, rngs, strict=True)
-        ]
-        images = np.stack([image.transpose(2, 0, 1) for image, _ in crops])
-        clicks = int(
-            np.random.default_rng([settings.seed, 3, step]).integers(settings.next_clicks + 1)
+        draw = self._turned if plain else self._cropped
+        drawn = [draw(item, settings, rng) for item, rng in zip(items, rngs, strict=True)]
+        clicks = np.random.default_rng([settings.seed, 3, step]).integers(settings.next_clicks + 1)
+        return Batch(
+            torch.cat([image for image, _, _ in drawn]),
+            np.concatenate([target for _, target, _ in drawn]),
+            rngs,
+            int(clicks),
+            items,
+            tuple(view for _, _, view in drawn),
         )
-        return Batch(images, np.stack([mask for _, mask in crops]), rngs, clicks, items, views)
 
     def batches(self, settings: Settings, first: int, *, plain: bool = False) -> Iterator[Batch]:
         """Batches from step ``first`` on, the next one prepared while the last one is used."""
@@ -102,8 +107,11 @@ class Samples:
                 coming = pool.submit(self.batch, settings, first, plain=plain)
                 yield batch
 
-    def plain(self, item: int, side_px: int) -> tuple[RGB8, Mask]:
-        """The patch as it is. Raises ``HistoclickError`` for another size than ``side_px``."""
+    def plain(self, item: int, side_px: int) -> tuple[Tensor, Tensor]:
+        """The patch as it is: (1, 3, S, S) float32 in 0..1 and (1, 1, S, S) bool.
+
+        Raises ``HistoclickError`` for another size than ``side_px``.
+        """
         sample = self.samples[item]
         if sample.mask.shape != (side_px, side_px):
             height, width = sample.mask.shape
@@ -111,36 +119,31 @@ class Samples:
                 f"patch {sample.id} has {width}x{height} px and not {side_px}x{side_px}: images "
                 "that are encoded once have to be of one size; cut them alike, or set crop_px"
             )
-        return sample.image, sample.mask
+        return _tensors(sample)
 
-    def _turned(self, item: int, view: int, side_px: int) -> tuple[RGB8, Mask]:
-        image, mask = self.plain(item, side_px)
-        return turned(image, view).astype(np.uint8), turned(mask, view).astype(np.bool_)
+    def _turned(self, item: int, settings: Settings, rng: np.random.Generator) -> Drawn:
+        view = int(rng.integers(VIEWS))
+        image, target = self.plain(item, settings.crop_px)
+        return d4(image, view), d4(target, view)[:, 0].numpy(), view
 
-    def _crop(self, item: int, settings: Settings, rng: np.random.Generator) -> tuple[RGB8, Mask]:
-        """A crop with object and background in it, if a few tries find one."""
-        sample = self.samples[item]
-        labels = sample.mask.astype(np.uint16)
+    def _cropped(self, item: int, settings: Settings, rng: np.random.Generator) -> Drawn:
+        """A crop with object and background in it, if a few tries find one; else all, resized."""
+        image, target = _tensors(self.samples[item])
+        rule = Augmentation() if settings.augment else PLAIN
         for _ in range(TRIES):
-            scale = float(np.exp(rng.uniform(*np.log((0.75, 1.4))))) if settings.augment else 1.0
-            image, cut = augment.view(sample.image, labels, settings.crop_px, scale, rng)
-            if LEAST <= (cut > 0).mean() <= 1 - LEAST:
+            change = draw_change(rule, rng)
+            crop, cut = move(image, target, [change], settings.crop_px)
+            if LEAST <= cut.float().mean() <= 1 - LEAST:
                 break
         else:
-            image, cut = _whole(sample, settings.crop_px)
-        if settings.augment:
-            image = augment.appearance(image, rng)
-        return image, cut > 0
+            change = Change(scale=settings.crop_px / max(image.shape[2:]))
+            crop, cut = move(image, target, [change], settings.crop_px)
+        return recolour(crop, [change]), cut[:, 0].numpy(), change.view
 
 
-def turned(array: NDArray[np.generic], view: int) -> NDArray[np.generic]:
-    """(H, W, ...) turned by ``view % 4`` quarters, mirrored before that from 4 on."""
-    mirrored = array[:, ::-1] if view >= 4 else array
-    return np.ascontiguousarray(np.rot90(mirrored, view % 4))
+Drawn = tuple[Tensor, NDArray[np.bool_], int]  # (1, 3, S, S), (1, S, S), how it was turned
 
 
-def _whole(sample: Sample, side_px: int) -> tuple[RGB8, Labels]:
-    """All of a patch, resized."""
-    rng = np.random.default_rng(0)
-    scale = side_px / max(sample.mask.shape)
-    return augment.view(sample.image, sample.mask.astype(np.uint16), side_px, scale, rng)
+def _tensors(sample: Sample) -> tuple[Tensor, Tensor]:
+    image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float() / 255
+    return image, torch.from_numpy(sample.mask)[None, None]
