@@ -145,5 +145,5 @@ Drawn = tuple[Tensor, NDArray[np.bool_], int]  # (1, 3, S, S), (1, S, S), how it
 
 
 def _tensors(sample: Sample) -> tuple[Tensor, Tensor]:
-    image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float() / 255
-    return image, torch.from_numpy(sample.mask)[None, None]
+    image = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)[None].float() / 255
+    return image, torch.from_numpy(np.array(sample.mask))[None, None]
