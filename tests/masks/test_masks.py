@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -363,8 +366,49 @@ def test_simplified_within_the_tolerance(image: NDArray[np.uint8], tolerance_px:
         assert holes == sum(len(piece.interiors) for piece in polygons)
 
 
+def test_rings_that_touch_are_simplified_as_well() -> None:
+    assert simplify(MultiPolygon(), 1).is_empty
+    for image in EXAMPLES.values():
+        shape = MultiPolygon(trace([np.kron(image, np.ones((9, 9), np.uint8))])[1])
+        assert simplify(shape, 0.5).equals(shape)
+
+
 def test_a_slanted_border_becomes_a_line() -> None:
     triangle = Polygon([(0, 0), (200, 100), (0, 100)])
     (stairs,) = trace([rasterise(triangle, Rect(0, 0, 200, 100), 200, 100)])[1]
     assert len(stairs.exterior.coords) > 150
     assert len(simplify(stairs, 1).exterior.coords) < 10
+
+
+LARGE = """
+from pathlib import Path
+import numpy as np
+from shapely import Point, box
+from histoclick.geometry import Rect
+from histoclick.masks import Painter, trace
+
+side, rows = 40_000, 250
+random = np.random.default_rng(0)
+holed = box(100, 100, 39_900, 39_900).difference(Point(20_000, 20_000).buffer(9_000, 2_000))
+nuclei = [Point(x, y).buffer(r) for x, y, r in random.uniform(20, side - 50, (5000, 3)) / [1, 1, 999]]
+painter = Painter([holed, *nuclei], [1] + [2] * 5000)
+bands = (painter.band(Rect(0, y, side, rows), side, rows) for y in range(0, side, rows))
+pieces = trace(bands)
+back = Painter([p for v in pieces for p in pieces[v]], [v for v in pieces for _ in pieces[v]])
+for y in (0, 11_000, 20_000, 39_750):
+    window = Rect(0, y, side, rows)
+    assert np.array_equal(back.band(window, side, rows), painter.band(window, side, rows))
+peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+print(sum(map(len, pieces.values())), peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux only")
+def test_a_mask_of_40000_px_is_never_in_memory() -> None:
+    """Its pixels would take 3.2 GB."""
+    answer = subprocess.run(
+        [sys.executable, "-c", LARGE], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert int(answer[0]) > 4000
+    assert float(answer[1]) < 600

@@ -5,6 +5,7 @@ from (0, 0) to (1, 1). A pixel belongs to a polygon when its centre does.
 """
 
 from histoclick.masks.filling import Painter, Spans, rasterise
-from histoclick.masks.tracing import simplify, trace
+from histoclick.masks.simplifying import simplify
+from histoclick.masks.tracing import trace
 
 __all__ = ["Painter", "Spans", "rasterise", "simplify", "trace"]

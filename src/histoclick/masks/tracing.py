@@ -7,6 +7,7 @@ vertical ones, and edges chain to rings. Of the mask nothing but its corners is 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely import MultiPolygon, Polygon
+from shapely import Polygon
 
 from histoclick.types import HistoclickError, Mask
 
@@ -40,25 +41,6 @@ def trace(
     noise, and says ``name`` then; each takes about 150 bytes.
     """
     return _Corners.of(bands, corners, name).polygons()
-
-
-def simplify(shape: Polygon | MultiPolygon, tolerance_px: float) -> Polygon | MultiPolygon:
-    """Fewer vertices: none of the old ones is farther than ``tolerance_px`` from the new outline.
-
-    Nothing collapses: holes and parts all stay, as triangles at least, and the result is valid;
-    where rings would cross, vertices are kept. To drop what is small is up to the caller. Shapes
-    simplified one by one need not share their borders any more.
-    """
-    vertices = shapely.points(shapely.get_coordinates(shape))
-    # GEOS drops the vertex a ring begins with at the end, as far again from what is left by then:
-    # half the tolerance always keeps the promise, the whole mostly does.
-    for tolerance in (tolerance_px, tolerance_px / 2):
-        simple = shapely.simplify(shape, tolerance, preserve_topology=True)
-        outline = shapely.boundary(simple)
-        shapely.prepare(outline)
-        if simple.is_valid and shapely.dwithin(outline, vertices, tolerance_px).all():
-            return simple
-    return shape
 
 
 @dataclass(frozen=True)
@@ -249,9 +231,8 @@ def _order(value: Ints, line: Ints, along: Ints, ahead: Mask) -> Ints:
 
 def _rings(after: Ints) -> tuple[Ints, Ints]:
     """The rings of a chain: all its members ring by ring, and where each ring begins."""
-    following = after.tolist()
-    order: list[int] = []
-    first: list[int] = []
+    following = array("i", after.astype(np.int32).tobytes())  # a list would miss the caches
+    order, first = array("i"), array("i")
     for start in range(len(following)):
         member, behind = start, following[start]
         if behind < 0:
