@@ -38,13 +38,15 @@ lint: $(VENV)/.dev  ## format, style, types, import directions, generated docs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/cli_reference.py --check
+	@$(BIN)/python docs/round_trips.py --check
 
 format: $(VENV)/.dev  ## put the code into its form
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev  ## generated pages: the command line reference
+docs: $(VENV)/.dev  ## generated pages: the command line reference, the table of conversions
 	@$(BIN)/python docs/cli_reference.py
+	@$(BIN)/python docs/round_trips.py
 
 bench: $(VENV)/.dev  ## speed on this machine
 	@$(BIN)/python benchmarks/speed.py

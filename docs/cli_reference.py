@@ -10,6 +10,11 @@ PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = (
     (),
     ("demo",),
+    ("fetch",),
+    ("phantom",),
+    ("convert",),
+    ("prepare",),
+    ("train",),
     ("evaluate",),
     ("report",),
     ("reproduce",),
