@@ -185,6 +185,23 @@ def test_a_scribble_of_a_million_crossings_is_left_out(tmp_path: Path) -> None:
     assert "too often" in document.notes[-1]
 
 
+def test_a_comb_that_takes_days_to_look_at_is_left_out(tmp_path: Path) -> None:
+    """Slanted teeth: valid or not, the boxes of all pairs of edges overlap."""
+    across, along = np.arange(60_000) % 2 * 1e5, np.arange(60_000.0)
+    teeth = np.stack([across + along, along - across], axis=1).tolist()
+    document = read(geojson(tmp_path / "a.geojson", feature([SQUARE]), feature([teeth])))
+    assert len(document.annotations) == 1
+    assert "too tangled" in document.notes[-1]
+
+
+def test_one_edge_across_all_others_is_not_overlooked(tmp_path: Path) -> None:
+    """It is none of those that chance would find."""
+    across, along = np.arange(200_000) % 2 * 1e4, np.arange(200_000.0) / 10
+    teeth = np.stack([across, along], axis=1).tolist()  # closed by a diagonal
+    document = read(geojson(tmp_path / "a.geojson", feature([SQUARE]), feature([teeth])))
+    assert "too often" in document.notes[-1]
+
+
 @pytest.mark.parametrize("depth", [100, 250, 333, 500, 1000, 100_000])
 def test_deep_nesting(tmp_path: Path, depth: int) -> None:
     path = tmp_path / "a.json"

@@ -83,37 +83,40 @@ def masks(annotations: Iterable[Annotation]) -> list[tuple[str, Mask]]:
     return [(a.label, rasterise(a.shape, grid, SIZE_PX, SIZE_PX)) for a in regions]
 
 
-def painted(annotations: Iterable[Annotation]) -> dict[str, bytes]:
-    """The pixels of each class that has some."""
-    by_label: dict[str, Mask] = {}
-    for label, mask in masks(annotations):
-        by_label[label] = mask | by_label.get(label, False)
-    return {label: mask.tobytes() for label, mask in by_label.items() if mask.any()}
+def check_pixels(annotations: Iterable[Annotation], wanted: Iterable[Annotation]) -> None:
+    """Each pixel has the same class on top.
 
-
-def on_top(annotations: Iterable[Annotation]) -> list[str]:
-    """The class of every pixel, of the last region where they overlap."""
-    canvas = np.full((SIZE_PX, SIZE_PX), "no region", object)
-    for label, mask in masks(annotations):
-        canvas[mask] = label
-    return list(canvas.ravel())
+    But those whose centre lies on an outline: there the last bit of a float decides.
+    """
+    wanted = list(wanted)
+    pictures = []
+    for drawn in (annotations, wanted):
+        canvas = np.full((SIZE_PX, SIZE_PX), "no region", object)
+        for label, mask in masks(drawn):
+            canvas[mask] = label
+        pictures.append(canvas)
+    y, x = np.nonzero(pictures[0] != pictures[1])
+    outlines = shapely.union_all([shapely.boundary(a.shape) for a in wanted if is_region(a)])
+    assert (shapely.distance(shapely.points(x + 0.5, y + 0.5), outlines) < 1e-6).all()
 
 
 def check_exactly(one: str, document: Document) -> None:
     """``document`` survives the way from ``one`` to every other format and back."""
     first, _ = through(document, one)
     if one in RASTERS:
-        assert on_top(first.annotations) == on_top(document.annotations)
+        check_pixels(first.annotations, document.annotations)
     for other in WRITABLE:
         there, losses = through(first, other)
         last, _ = through(there, one)
         wanted = expected(document, FORMATS[one].holds & FORMATS[other].holds)
         way = f"{one} -> {other} -> {one}"
+        holed = any(map(has_holes, document.annotations))
         if one in RASTERS or other in RASTERS:
-            assert on_top(last.annotations) == on_top(first.annotations), way
-        # COCO has holes in whole pixels only: with it, classes are compared as they are painted.
-        elif "coco" in (one, other) and any(map(has_holes, document.annotations)):
-            assert painted(last.annotations) == painted(wanted), way
+            check_pixels(last.annotations, first.annotations)
+        elif "coco" in (one, other) and holed:  # which has holes in whole pixels: class by class
+            for label in first.labels:
+                same = [[a for a in d if a.label == label] for d in (last.annotations, wanted)]
+                check_pixels(*same)
         else:
             assert Counter(map(exactly, last.annotations)) == Counter(map(exactly, wanted)), way
         if expected(first, FORMATS[other].holds) != list(first.annotations):
@@ -146,14 +149,14 @@ def check_closely(one: str, document: Document) -> None:
 
 @pytest.mark.parametrize("one", WRITABLE)
 @given(document=documents(decimals=2))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_what_both_hold_survives_exactly(one: str, document: Document) -> None:
     check_exactly(one, document)
 
 
 @pytest.mark.parametrize("one", VECTORS)
 @given(document=documents(decimals=6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_finer_coordinates_move_by_no_more_than_the_coarser_precision(
     one: str, document: Document
 ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from array import array
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import shapely
 from shapely import MultiPolygon, Polygon
 
@@ -15,7 +16,7 @@ from histoclick.annotations.document import Annotation, Canvas, Colour, Document
 from histoclick.annotations.format import Format, Holds
 from histoclick.annotations.holes import Hole, Outline, cut, shaped
 from histoclick.annotations.shapes import Gathering, box, ellipse
-from histoclick.annotations.sources import read_xml, root
+from histoclick.annotations.sources import number, read_xml, root
 
 DECIMALS = 4
 DESCRIPTION = "Description"  # an attribute that every layer has; the class is not its name
@@ -31,7 +32,8 @@ class _Region:
     id: str
     owner: str
     where: str
-    vertices: list[tuple[float, float]] = field(default_factory=list)
+    x: array[float] = field(default_factory=lambda: array("d"))
+    y: array[float] = field(default_factory=lambda: array("d"))
 
 
 @dataclass
@@ -106,16 +108,14 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
                 f'   <Attribute Name="{DESCRIPTION}" Id="0" Value="{description}" />\n'
                 "  </Attributes>\n  <Regions>\n   <RegionAttributeHeaders />\n"
             )
-            number = 0
+            count = 0
             for annotation in annotations:
                 assert isinstance(annotation.shape, Polygon)
-                owner = number + 1
+                owner = count + 1
                 for ring in (annotation.shape.exterior, *annotation.shape.interiors):
-                    number += 1
+                    count += 1
                     file.write(
-                        _element(
-                            number, ring, annotation.name, 0 if number == owner else owner, mpp
-                        )
+                        _element(count, ring, annotation.name, 0 if count == owner else owner, mpp)
                     )
             file.write("  </Regions>\n  <Plots />\n </Annotation>\n")
         file.write("</Annotations>\n")
@@ -124,12 +124,9 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
 
 def _parsed(path: Path) -> list[_Layer]:
     layers: list[_Layer] = []
-    inside: list[str] = []
-    for kind, tag, attributes in read_xml(path, "Vertex"):
-        if kind == "end":
-            inside.pop()
-            continue
-        inside.append(tag)
+    inside: list[str] = []  # the elements around this one
+    for depth, tag, attributes in read_xml(path, "Vertex"):
+        inside[depth:] = [tag]
         if tag == "Annotation":
             colour = attributes.get("LineColor", "")
             layers.append(
@@ -156,28 +153,20 @@ def _parsed(path: Path) -> list[_Layer]:
                 )
             )
         elif tag == "Vertex" and layers[-1].regions:
-            vertex = _number(attributes.get("X", "")), _number(attributes.get("Y", ""))
-            layers[-1].regions[-1].vertices.append(vertex)
+            region = layers[-1].regions[-1]
+            region.x.append(number(attributes.get("X", "")))
+            region.y.append(number(attributes.get("Y", "")))
     return layers
 
 
-def _number(text: str) -> float:
-    """What is no number becomes NaN, which shapes refuse."""
-    try:
-        return float(text.replace(",", "."))
-    except ValueError:
-        return math.nan
-
-
 def _shape(region: _Region, gathering: Gathering) -> Shape | None:
-    vertices, where = region.vertices, region.where
+    vertices, where = np.stack([region.x, region.y], axis=1), region.where
     if region.kind in (ARROW, RULER):
         return gathering.line(vertices, where)
     if region.kind == RECTANGLE and len(vertices) == 2:
-        return gathering.polygon(box(*vertices[0], *vertices[1]), where=where)
+        return gathering.polygon(box(*vertices.ravel()), where=where)
     if region.kind == ELLIPSE and 2 <= len(vertices) <= 4:
-        x, y = zip(*vertices, strict=True)
-        x0, x1, y0, y1 = min(x), max(x), min(y), max(y)
+        (x0, y0), (x1, y1) = vertices.min(axis=0), vertices.max(axis=0)
         gathering.tell("read {} as polygons", where, "ellipse")
         curve = ellipse((x0 + x1) / 2, (y0 + y1) / 2, (x1 - x0) / 2, (y1 - y0) / 2)
         return gathering.polygon(curve, where=where)

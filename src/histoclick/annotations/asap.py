@@ -7,6 +7,7 @@ of the group of the class, after the outline that they are cut from.
 from __future__ import annotations
 
 import re
+from array import array
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
@@ -19,8 +20,8 @@ from histoclick.annotations import colours
 from histoclick.annotations.document import Canvas, Colour, Document, Shape
 from histoclick.annotations.format import Format, Holds
 from histoclick.annotations.holes import Hole, Outline, cut, shaped
-from histoclick.annotations.shapes import Gathering, box, counted
-from histoclick.annotations.sources import read_xml, root
+from histoclick.annotations.shapes import Gathering, Vertices, box, counted
+from histoclick.annotations.sources import number, read_xml, root
 
 DECIMALS = 4
 NO_GROUP = "None"  # what ASAP writes where there is no group
@@ -38,7 +39,8 @@ class _Drawn:
     colour: Colour | None
     where: str
     orders: list[str] = field(default_factory=list)
-    vertices: list[tuple[str, str]] = field(default_factory=list)
+    x: array[float] = field(default_factory=lambda: array("d"))
+    y: array[float] = field(default_factory=lambda: array("d"))
 
 
 @dataclass(frozen=True)
@@ -131,23 +133,22 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
 def _parsed(path: Path) -> tuple[list[_Drawn], dict[str, _Group]]:
     drawings: list[_Drawn] = []
     groups: dict[str, _Group] = {}
-    for kind, tag, attributes in read_xml(path, "Coordinate"):
-        if kind == "end":
-            continue
+    for _, tag, attributes in read_xml(path, "Coordinate"):
         if tag == "Annotation":
-            number = len(drawings) + 1
             drawings.append(
                 _Drawn(
                     attributes.get("Name", ""),
                     attributes.get("Type", ""),
                     attributes.get("PartOfGroup", NO_GROUP) or NO_GROUP,
                     colours.parsed(attributes.get("Color")),
-                    f"annotation {number}",
+                    f"annotation {len(drawings) + 1}",
                 )
             )
         elif tag == "Coordinate" and drawings:
-            drawings[-1].orders.append(attributes.get("Order", ""))
-            drawings[-1].vertices.append((attributes.get("X", ""), attributes.get("Y", "")))
+            drawn = drawings[-1]
+            drawn.orders.append(attributes.get("Order", ""))
+            drawn.x.append(number(attributes.get("X", "")))
+            drawn.y.append(number(attributes.get("Y", "")))
         elif tag == "Group":
             parent, colour = attributes.get("PartOfGroup", ""), attributes.get("Color")
             groups[attributes.get("Name", "")] = _Group(parent, colours.parsed(colour))
@@ -155,7 +156,7 @@ def _parsed(path: Path) -> tuple[list[_Drawn], dict[str, _Group]]:
 
 
 def _shape(drawn: _Drawn, gathering: Gathering) -> Shape | None:
-    vertices = _numbers(drawn, gathering)
+    vertices = _vertices_of(drawn, gathering)
     if drawn.kind == "Dot" or drawn.kind == "PointSet":
         if drawn.kind == "Dot" and len(vertices) > 1:
             gathering.tell("read {} of several vertices as several points", drawn.where, "dot")
@@ -163,7 +164,7 @@ def _shape(drawn: _Drawn, gathering: Gathering) -> Shape | None:
     if drawn.kind == "Measurement":
         return gathering.line(vertices, drawn.where)
     if drawn.kind == "Rectangle" and len(vertices) == 2:
-        return gathering.polygon(box(*vertices[0], *vertices[1]), where=drawn.where)
+        return gathering.polygon(box(*vertices.ravel()), where=drawn.where)
     if drawn.kind == "Spline":
         gathering.tell("read {} as polygons through their vertices", drawn.where, "spline")
     elif drawn.kind not in ("Polygon", "Rectangle"):
@@ -171,28 +172,19 @@ def _shape(drawn: _Drawn, gathering: Gathering) -> Shape | None:
     return gathering.polygon(vertices, where=drawn.where)
 
 
-def _numbers(drawn: _Drawn, gathering: Gathering) -> list[tuple[float, float]]:
-    """In the order that the file asks for; what is no number becomes NaN."""
-    vertices = [(_number(x), _number(y)) for x, y in drawn.vertices]
-    if all(order == str(index) for index, order in enumerate(drawn.orders)):
+def _vertices_of(drawn: _Drawn, gathering: Gathering) -> Vertices:
+    """(N, 2), in the order that the file asks for."""
+    vertices = np.stack([drawn.x, drawn.y], axis=1)
+    if drawn.orders == list(map(str, range(len(vertices)))):
         return vertices
     try:
-        orders = [int(order) for order in drawn.orders]
-    except ValueError:
-        orders = []
-    if len(set(orders)) < len(vertices):
-        gathering.tell("read {} without a proper order of vertices as the file has it",
-                       drawn.where)  # fmt: skip
+        orders = np.array(drawn.orders, np.int64)
+    except (ValueError, OverflowError):
+        orders = np.zeros(0, np.int64)
+    if len(np.unique(orders)) < len(vertices):
+        gathering.tell("read {} without a proper order of vertices as the file has it", drawn.where)
         return vertices
-    return [vertices[index] for index in np.argsort(np.array(orders, object), kind="stable")]
-
-
-def _number(text: str) -> float:
-    """Some programs write the comma of their country."""
-    try:
-        return float(text.replace(",", "."))
-    except ValueError:
-        return float("nan")
+    return vertices[np.argsort(orders)]
 
 
 def _is_hole(name: str, parent: str) -> bool:

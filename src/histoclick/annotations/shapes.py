@@ -18,10 +18,10 @@ from shapely import LineString, MultiPoint, MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from histoclick.annotations.document import Annotation, Canvas, Colour, Document, Shape
+from histoclick.annotations.tangles import MAX_CROSSINGS, MAX_NEAR, Edges
 from histoclick.types import HistoclickError
 
 MAX_VERTICES = 5_000_000  # of a file: some 1 GB of memory while it is read
-MAX_CROSSINGS = 500_000  # of an outline with itself that mending is tried for
 CURVE_ERROR_PX = 0.1  # between an ellipse and the polygon in its place
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -37,6 +37,7 @@ class Gathering:
         self._counts: dict[tuple[str, str], int] = {}
         self._first: dict[tuple[str, str], str] = {}
         self._vertices = 0
+        self._crossings = 0.0
         self._skipped = 0
 
     def tell(self, sentence: str, where: str = "", noun: str = "object", count: int = 1) -> None:
@@ -73,9 +74,13 @@ class Gathering:
 
     def mended(self, shape: BaseGeometry, where: str = "") -> Polygon | MultiPolygon | None:
         """The same if it is valid, else a valid one of the same region; ``None`` if skipped."""
+        if Edges.of(shape).near() > MAX_NEAR:
+            self.skip("an outline too tangled to be looked at", where)
+            return None
         if shape.is_valid and shape.area > 0:
             return shape
-        if crossings(shape) > MAX_CROSSINGS:
+        self._crossings += Edges.of(shape).crossings()
+        if self._crossings > MAX_CROSSINGS:
             self.skip("an outline that crosses itself too often to be mended", where)
             return None
         try:
@@ -221,36 +226,6 @@ def ellipse(
 def box(x0: float, y0: float, x1: float, y1: float) -> Vertices:
     """(4, 2) corners of a rectangle."""
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
-
-
-def crossings(shape: BaseGeometry, tries: int = 200_000) -> float:
-    """About how often the outlines of ``shape`` cross themselves, from random pairs of edges."""
-    starts, ends = [], []
-    for part in polygons(shape):
-        for ring in (part.exterior, *part.interiors):
-            coordinates = shapely.get_coordinates(ring)
-            starts.append(coordinates[:-1])
-            ends.append(coordinates[1:])
-    if not starts:
-        return 0.0
-    start, end = np.concatenate(starts), np.concatenate(ends)
-    rng = np.random.default_rng(0)
-    one, other = rng.integers(0, len(start), (2, tries))
-    crossing = _opposite(start[one], end[one], start[other], end[other])
-    crossing &= _opposite(start[other], end[other], start[one], end[one])
-    return float(crossing.mean()) * len(start) ** 2 / 2
-
-
-def _opposite(start: Vertices, end: Vertices, one: Vertices, other: Vertices) -> NDArray[np.bool_]:
-    """Whether ``one`` and ``other`` lie on different sides of the line; all (N, 2)."""
-    along, to_one, to_other = end - start, one - start, other - start
-    apart: NDArray[np.bool_] = (_cross(along, to_one) > 0) != (_cross(along, to_other) > 0)
-    return apart
-
-
-def _cross(a: Vertices, b: Vertices) -> NDArray[np.float64]:
-    product: NDArray[np.float64] = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    return product
 
 
 def _without_repeats(array: Vertices) -> Vertices:

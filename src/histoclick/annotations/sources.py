@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import json
+import math
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
-from xml.etree.ElementTree import ParseError
+from xml.parsers.expat import ExpatError
 
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
@@ -25,7 +27,7 @@ HEAD = 2**18  # bytes that are looked at to recognise a format
 CHUNK = 2**20
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
-Event = tuple[str, str, dict[str, str]]  # "start" or "end", the element's name, its attributes
+Element = tuple[int, str, dict[str, str]]  # how deep (0 is the root), the name, the attributes
 
 
 def head(path: Path) -> bytes:
@@ -50,6 +52,19 @@ def head(path: Path) -> bytes:
     except (zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise HistoclickError(f"{path}: cannot be decompressed ({error})") from None
     return first
+
+
+def number(text: str) -> float:
+    """A coordinate in XML; NaN, which shapes refuse, for what is none.
+
+    Some programs write the comma of their country.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        with contextlib.suppress(ValueError):
+            return float(text.replace(",", "."))
+    return math.nan
 
 
 def is_json(start: bytes) -> bool:
@@ -105,8 +120,8 @@ def read_json(path: Path) -> Any:
         raise HistoclickError(f"{path}: not JSON that can be read ({error})") from None
 
 
-def read_xml(path: Path, vertex: str) -> Iterator[Event]:
-    """The elements of an XML file as they open and close; no tree is built.
+def read_xml(path: Path, vertex: str) -> Iterator[Element]:
+    """The elements of an XML file as they open; no tree is built.
 
     ``vertex``: the element that is counted. Raises ``HistoclickError`` for what is no XML, for
     document types and entities, namespaces, deep nesting and too many vertices.
@@ -114,47 +129,52 @@ def read_xml(path: Path, vertex: str) -> Iterator[Event]:
     data = _bytes(path)
     if data.count(b"<") > 2.5 * MAX_VERTICES:
         raise HistoclickError(too_many(path))
-    events: list[Event] = []
-    parser = DefusedXMLParser(target=_Recorder(events), forbid_dtd=True)
-    depth = vertices = 0
+    parser = DefusedXMLParser(forbid_dtd=True)
+    elements = _listen(parser)
+    vertices = 0
     for start in range(0, len(data) + CHUNK, CHUNK):
         try:
-            if start < len(data):
-                parser.feed(data[start : start + CHUNK])
-            else:
-                parser.close()
+            parser.parser.Parse(data[start : start + CHUNK], start >= len(data))
         except DefusedXmlException:
             _refuse_xml(path, "it declares a document type or entities, which may attack readers")
-        except (ParseError, LookupError, ValueError) as error:
+        except (ExpatError, LookupError, ValueError) as error:
             _refuse_xml(path, f"not XML, or cut off: {error}")
-        for event in events:
-            kind, name, _ = event
-            depth += 1 if kind == "start" else -1
-            vertices += kind == "start" and name == vertex
-            if name.startswith("{"):
-                _refuse_xml(path, f"its elements are in the namespace '{name[1:].split('}')[0]}'")
+        for element in elements:
+            depth, name, _ = element
+            if name == vertex:
+                vertices += 1
+            elif "}" in name:
+                _refuse_xml(path, f"its elements are in the namespace '{name.split('}')[0]}'")
             if depth > MAX_DEPTH:
                 _refuse_xml(path, "nested too deeply to be annotations")
             if vertices > MAX_VERTICES:
                 raise HistoclickError(too_many(path))
-            yield event
-        events.clear()
+            yield element
+        elements.clear()
 
 
-class _Recorder:
-    """What the parser tells, kept until it is asked for."""
+def _listen(parser: DefusedXMLParser) -> list[Element]:
+    """Where elements are put as they are parsed, instead of a tree: four times as fast.
 
-    def __init__(self, events: list[Event]) -> None:
-        self._events = events
+    What refuses document types and entities stays as the library has set it.
+    """
+    elements: list[Element] = []
+    depth = 0
 
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        self._events.append(("start", tag, attributes))
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        elements.append((depth, name, attributes))
+        depth += 1
 
-    def end(self, tag: str) -> None:
-        self._events.append(("end", tag, {}))
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
 
-    def close(self) -> None:
-        """Nothing is left to be told."""
+    expat = parser.parser
+    expat.ordered_attributes = False
+    expat.StartElementHandler, expat.EndElementHandler = start, end
+    expat.CharacterDataHandler = expat.DefaultHandlerExpand = None
+    return elements
 
 
 def _refuse_xml(path: Path, why: str) -> NoReturn:
