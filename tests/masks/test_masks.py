@@ -390,7 +390,8 @@ from histoclick.masks import Painter, trace
 side, rows = 40_000, 250
 random = np.random.default_rng(0)
 holed = box(100, 100, 39_900, 39_900).difference(Point(20_000, 20_000).buffer(9_000, 2_000))
-nuclei = [Point(x, y).buffer(r) for x, y, r in random.uniform(20, side - 50, (5000, 3)) / [1, 1, 999]]
+places = random.uniform(20, side - 50, (5000, 3)) / [1, 1, 999]
+nuclei = [Point(x, y).buffer(r) for x, y, r in places]
 painter = Painter([holed, *nuclei], [1] + [2] * 5000)
 bands = (painter.band(Rect(0, y, side, rows), side, rows) for y in range(0, side, rows))
 pieces = trace(bands)
