@@ -92,6 +92,7 @@ class PhantomSlide:
                 done = (row * self._side + y) * self._factor
                 if done < self.height:
                     yield self._grained(strip, done)[: self.height - done]
+            del drawn, strip  # before the next row is drawn
 
     def masks(self, rows: int = 512) -> Iterator[NDArray[np.uint8]]:
         """The truth at level 0 from top to bottom: (h, ``width``) uint8, 1 is tumour."""
