@@ -227,7 +227,7 @@ def paip(folder: Path) -> tuple[Path, Path]:
     """A case with XML and with masks of the same; NegativeROA in both layers."""
     make_slide(folder / "01_01_0083.svs")
     whole = [(100, 100), (2800, 120), (2700, 2300), (150, 2200)]
-    gap = [(400, 1700), (700, 1720), (650, 2000), (420, 1950)]
+    gap = [(400.3, 1700.7), (700.1, 1720.2), (650.9, 2000.3), (420.2, 1950.1)]  # through no centre
     aperio(
         folder / "01_01_0083.xml",
         [(False, whole), (True, gap)],
@@ -245,7 +245,7 @@ def paip(folder: Path) -> tuple[Path, Path]:
         )
     }
     masks = {
-        "whole": inside["whole"] & ~inside["gap"] & ~inside["hole"],
+        "whole": inside["whole"] & ~inside["gap"],
         "viable": (inside["l"] | inside["s"]) & ~inside["gap"] & ~inside["hole"],
     }
     for name, value in (("whole", 1), ("viable", 255)):
@@ -264,7 +264,7 @@ def test_paip_from_outlines_and_from_masks_is_the_same(tmp_path: Path, target: s
         cut(Recipe(Paip2019(target, kind), mpp=0.75, size_px=SIZE), images, outlines, out)
         sets[kind] = {path.name: read_mask(path) for path in (out / "masks").iterdir()}
     assert sets["xml"].keys() == sets["tif"].keys()
-    assert len(sets["xml"]) > 5
+    assert len(sets["xml"]) > 2
     for name, mask in sets["xml"].items():
         np.testing.assert_array_equal(mask, sets["tif"][name])
 

@@ -1,8 +1,8 @@
 """PAIP2019: liver cancer; slides in SVS, outlines in Aperio XML, masks in TIFF.
 
 A case is ``01_01_0083.svs``, ``.xml``, ``_whole.tif`` and ``_viable.tif``. In the XML, layer 1 is
-the whole tumour, layer 2 the viable tumour; regions with NegativeROA are cut out of both. The
-challenge and the paper segment the viable tumour. (paip2019.grand-challenge.org.)
+the whole tumour, layer 2 the viable tumour; regions with NegativeROA of any layer are cut out of
+the viable tumour. The challenge and the paper segment that. (paip2019.grand-challenge.org.)
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Paip2019:
         return paired(files(slides, (".svs",)), outlines, slides)
 
     def layers(self, document: Document) -> tuple[list[Layer], list[str]]:
-        """The target's layer, then the holes of every layer cut out, as the organisers do."""
+        """The target's layer, and for viable tumour the holes of every layer cut out, as the
+        organisers do."""
         areas = [
             annotation
             for annotation in document.annotations
@@ -72,6 +73,8 @@ class Paip2019:
                 f"no layer {LAYER[self.target]} ({self.target} tumour): the file holds {there}; "
                 "for other layers use: histoclick prepare folder --label LAYER"
             )
+        if self.target == "whole":
+            return [Layer(a.shape) for a in target], []
         parts = [p for a in areas for p in getattr(a.shape, "geoms", [a.shape])]
         holes = [Polygon(ring) for part in parts for ring in part.interiors]
         return [Layer(a.shape) for a in target] + [Layer(hole, adds=False) for hole in holes], []
