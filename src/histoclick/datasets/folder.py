@@ -29,14 +29,22 @@ class Folder:
         return {"data_set": "folder", "labels": list(self.labels), "holes": list(self.holes)}
 
     def cases(self, slides: Path, annotations: Path) -> tuple[list[Case], list[str]]:
-        """See ``DataSet``. In one folder for both, pictures and TIFFs are slides."""
+        """See ``DataSet``. In one folder for both, pictures and TIFFs are slides. Of several
+        annotation files with one name, the first kind of ``ANNOTATION_SUFFIXES`` is taken."""
         same = slides.resolve() == annotations.resolve()
-        suffixes = [s for s in ANNOTATION_SUFFIXES if not (same and s in SLIDE_SUFFIXES)]
-        outlines = {
-            name.removesuffix(".geojson").removesuffix(".json"): path
-            for name, path in files(annotations, suffixes).items()
-        }
-        return paired(files(slides, SLIDE_SUFFIXES), outlines, slides)
+        outlines: dict[str, Path] = {}
+        twice = []
+        for suffix in ANNOTATION_SUFFIXES:
+            if same and suffix in SLIDE_SUFFIXES:
+                continue
+            for name, path in files(annotations, (suffix,)).items():
+                stem = name.removesuffix(".geojson").removesuffix(".json")
+                if stem in outlines:
+                    twice.append(f"{path.name}: {outlines[stem].name} is taken instead")
+                else:
+                    outlines[stem] = path
+        cases, notes = paired(files(slides, SLIDE_SUFFIXES), outlines, slides)
+        return cases, notes + twice
 
     def layers(self, document: Document) -> tuple[list[Layer], list[str]]:
         """Everything of the wanted classes, then everything of the holes' classes cut out."""
