@@ -29,7 +29,7 @@ from histoclick.masks import trace
 from histoclick.types import HistoclickError
 
 MAX_FILES = 10_000  # of a folder that are looked at for the slide
-MAX_PX = 2**32  # of written tiles that are not empty: they are in memory, a byte each
+MAX_PX = 2**30  # of written tiles that are not empty: they are in memory, a byte each
 MAX_SIDE = 2**21
 NAME_CHARACTERS = 64  # that DICOM allows
 # Binary or fractional ones, and label maps.
@@ -98,11 +98,10 @@ def write(document: Document, path: Path, canvas: Canvas | None) -> list[str]:
     slide = _level_0(pydicom, canvas.source, canvas)
     named, losses = classes_of(document)
     classes = [ValueClass(i, one.label, one.colour) for i, one in enumerate(named, 1)]
+    classes = classes or [ValueClass(1, "", None)]  # there has to be one, and a tile
     painting = Painting(document, classes, canvas)
     tiles, places = _tiles(painting, int(slide.Rows), int(slide.Columns), canvas, path)
     losses += painting.losses()
-    if not tiles:
-        raise HistoclickError(f"{path}: there is nothing to write: no object has a pixel")
     segments = []
     for one in classes:
         label = one.label.replace("\\", "/")[:NAME_CHARACTERS].strip() or NO_CLASS
@@ -200,13 +199,14 @@ def _level_0(pydicom: Any, path: Path, canvas: Canvas) -> Any:
     first = [] if path.is_dir() else [path]
     for file in [*first, *islice(sorted(folder.iterdir()), MAX_FILES)]:
         try:
-            if not file.is_file():
+            meta = pydicom.filereader.read_file_meta_info(file)
+            if meta.MediaStorageSOPClassUID != SLIDE or meta.TransferSyntaxUID == DEFLATED:
                 continue
             header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (pydicom.errors.InvalidDicomError, OSError, ValueError, LookupError):
+        except (pydicom.errors.InvalidDicomError, AttributeError, OSError, ValueError, LookupError):
             continue
         size = header.get("TotalPixelMatrixColumns"), header.get("TotalPixelMatrixRows")
-        if header.get("SOPClassUID") == SLIDE and size == (canvas.width, canvas.height):
+        if size == (canvas.width, canvas.height):
             return header
     raise HistoclickError(
         f"{path}: no DICOM slide of {canvas.width}x{canvas.height} px is there; segmentations refer"
@@ -217,7 +217,7 @@ def _level_0(pydicom: Any, path: Path, canvas: Canvas) -> Any:
 def _tiles(
     painting: Painting, rows: int, columns: int, canvas: Canvas, path: Path
 ) -> tuple[list[NDArray[Any]], list[tuple[int, int]]]:
-    """The tiles that are not empty, and their row and column among all, from 0."""
+    """The tiles that are not empty, or the first, and their row and column among all, from 0."""
     tiles, places = [], []
     for row, band in enumerate(painting.bands(rows)):
         for column in np.unique(np.flatnonzero(band.any(axis=0)) // columns).tolist():
@@ -231,6 +231,8 @@ def _tiles(
                 f"{path}: the objects cover more than {MAX_PX:,} px, too much for a DICOM "
                 "segmentation; write a TIFF mask"
             )
+    if not tiles:
+        return [np.zeros((rows, columns), painting.dtype)], [(0, 0)]
     return tiles, places
 
 

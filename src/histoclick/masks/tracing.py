@@ -38,7 +38,7 @@ def trace(
     Values are in order, and so are the polygons of one, by their top left vertex.
 
     Raises ``HistoclickError`` for more than ``corners`` corners, which are those of a picture or of
-    noise, and says ``name`` then; each takes about 150 bytes.
+    noise, and says ``name`` then; each takes up to 200 bytes.
     """
     return _Corners.of(bands, corners, name).polygons()
 
