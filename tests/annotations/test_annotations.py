@@ -116,7 +116,7 @@ def test_what_is_taken_out_is_counted() -> None:
 
 @pytest.mark.parametrize("decimals", [0, 1, 2])
 @given(document=documents(decimals=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_rounding_keeps_shapes_valid_and_near(decimals: int, document: Document) -> None:
     shapes = [a.shape for a in document.annotations]
     for shape, rounded in zip(shapes, on_grid(shapes, decimals), strict=True):

@@ -163,7 +163,7 @@ def test_what_both_hold_survives_exactly(one: str, document: Document) -> None:
 
 @pytest.mark.parametrize("one", WRITABLE)
 @given(document=documents(decimals=2))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_dicom_is_as_good_as_a_mask(one: str, document: Document) -> None:
     assume(any(mask.any() for _, mask in masks(document.annotations)))  # DICOM has no empty files
     check_exactly(one, document, ["dicom-seg"])
