@@ -1,8 +1,8 @@
 """Run a whole study: every model on every patch set, one report, and what is missing.
 
 The folder of a study holds ``runs/<patch set>/<model>``, ``models/`` (random weights, where the
-study allows them) and ``report/``. Started again, it goes on where it stopped, and takes in what
-has been imported or prepared since.
+study allows them, and what it trains) and ``report/``. Started again, it goes on where it stopped,
+and takes in what has been imported or prepared since.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from histoclick.models import registry
 from histoclick.patches import PatchSet, open_patch_set
 from histoclick.report import ReportFiles, write_report
-from histoclick.studies import Study
+from histoclick.studies import Study, Trained, Training
 from histoclick.types import HistoclickError
 
 Evaluate = Callable[[str, PatchSet, Path], object]  # model, patches, run folder
+Train = Callable[[str, Trained, Training, Path], bool]  # base, what, how, model folder; done?
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +40,22 @@ def reproduce(
     out: Path,
     evaluate: Evaluate,
     say: Callable[[str], object] = lambda text: None,
+    train: Train | None = None,
 ) -> tuple[ReportFiles | None, list[Missing]]:
     """Evaluate what is there of ``study`` and report on it.
 
-    ``root``: where its patch sets lie. ``evaluate`` makes one run, or finishes it. Returns the
-    report, ``None`` if nothing could be evaluated, and what was missing or refused.
+    ``root``: where its patch sets lie. ``evaluate`` makes one run, or finishes it; ``train`` makes
+    one model of a study that trains some. Returns the report, ``None`` if nothing could be
+    evaluated, and what was missing or refused.
     """
     missing: list[Missing] = []
     sets = list(_patch_sets(study, root, missing))
     models = list(_models(study, out / "models", missing))
+    before = {}
+    if study.trained and train is not None:
+        for trained, base, folder in _trained(study, root, out / "models", models, train, missing):
+            models.append((trained, folder))
+            before[trained] = base
     runs = []
     for patches in sets:
         for name, model in models:
@@ -60,7 +68,49 @@ def reproduce(
                 missing.append(Missing(f"{name} on {patches.name}", str(error), ""))
     if not runs:
         return None, missing
-    return write_report(runs, out / "report", published=study.published), missing
+    report = write_report(runs, out / "report", published=study.published, before=before or None)
+    return report, missing
+
+
+def _trained(
+    study: Study,
+    root: Path,
+    folder: Path,
+    models: list[tuple[str, str]],
+    train: Train,
+    missing: list[Missing],
+) -> Iterator[tuple[str, str, str]]:
+    """Every model that the study trains, or has trained: the name of its runs, that of its base's,
+    and its folder."""
+    assert study.training is not None
+    known = {name.removesuffix("-untrained"): (name, model) for name, model in models}
+    for trained in study.trained:
+        if trained.base not in known:
+            missing.append(Missing(f"Model {trained.id}", f"no {trained.base} to train", ""))
+            continue
+        name, base = known[trained.base]
+        # Trained from random weights is another model than trained from the published ones.
+        ending = "-from-random" if name.endswith("-untrained") else ""
+        made = folder / f"{trained.id}{ending}"
+        try:
+            placed = replace_folders(study.training, root)
+            done = (made / "card.toml").exists() or train(base, trained, placed, made)
+        except HistoclickError as error:
+            missing.append(Missing(f"Model {trained.id}", str(error), ""))
+            continue
+        if done:
+            yield made.name, name, str(made.resolve())
+        else:
+            missing.append(Missing(f"Model {trained.id}", "its training is not finished", ""))
+
+
+def replace_folders(training: Training, root: Path) -> Training:
+    """The same with whole paths."""
+    data, validation = (
+        tuple(str(root / folder) for folder in folders)
+        for folders in (training.data, training.validation)
+    )
+    return replace(training, data=data, validation=validation)
 
 
 def _patch_sets(study: Study, root: Path, missing: list[Missing]) -> Iterator[PatchSet]:

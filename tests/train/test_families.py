@@ -143,7 +143,7 @@ def test_sam_with_the_papers_decoder_begins_with_sams_transformer(tmp_path: Path
     saved = refined.save(made, card)
     assert (saved.family, saved.architecture) == ("mobilesam", "vit_t-refine")
     saved.write(made)
-    with pytest.raises(HistoclickError, match="no scenario 'md'; give refine"):
+    with pytest.raises(HistoclickError, match="no scenario 'md'; give refine or whole"):
         start(saved, made, "md", CROP)
 
 

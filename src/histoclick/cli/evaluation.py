@@ -9,6 +9,7 @@ import typer
 
 from histoclick.cli.console import INCOMPLETE, Device, say
 from histoclick.cli.running import run_evaluation
+from histoclick.cli.training import train_for_study
 from histoclick.types import HistoclickError
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ def report(
 
 
 def reproduce(
-    study: Annotated[str, typer.Argument(help="table1, or a TOML file that names a study.")],
+    study: Annotated[
+        str, typer.Argument(help="table1, table2, or a TOML file that names a study.")
+    ],
     data: Annotated[Path, typer.Option(help="Folder with the patch sets inside.")],
     out: Annotated[Path, typer.Option(help="Folder for runs and report; repeated, it goes on.")],
     scale: Annotated[
@@ -119,7 +122,9 @@ def reproduce(
     batch: Annotated[int, typer.Option(help="Patches answered at once, if the model can.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
 ) -> None:
-    """Evaluate every model of a study on every patch set, beside the published numbers."""
+    """Train and evaluate every model of a study, beside the published numbers."""
+    from functools import partial
+
     from histoclick.evaluate import Protocol
     from histoclick.machine import resolve
     from histoclick.reproduce import reproduce
@@ -141,6 +146,7 @@ def reproduce(
             batch=batch, protocol=protocol,
         ),
         say,
+        partial(train_for_study, device=device, threads=threads),
     )  # fmt: skip
     if files is not None:
         say(f"\n{chosen.title}\n\n{files.markdown.read_text(encoding='utf-8')}")

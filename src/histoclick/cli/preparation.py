@@ -76,11 +76,17 @@ def prepare(
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with make_crew(recipe, workers, ray) as crew, Bars(*columns, TimeRemainingColumn()) as bars:
-        by_slide, by_patch = bars.add_task("slides", total=None), bars.add_task("patches found")
+        by_slide, by_place = (
+            bars.add_task("slides", total=None),
+            bars.add_task("places", total=None),
+        )
 
         def seen(progress: Progress) -> None:
             bars.update(by_slide, completed=progress.slides)
-            bars.update(by_patch, completed=progress.cut, total=progress.found)
+            text = f"places ({progress.patches} patches)"
+            bars.update(
+                by_place, completed=progress.looked, total=progress.places, description=text
+            )
 
         prepared = prepare(
             crew,

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from histoclick.cli.console import say
+
+if TYPE_CHECKING:
+    from histoclick.studies import Trained, Training
+    from histoclick.train.settings import Machine, Settings
+    from histoclick.train.training import Order
 
 
 def train(
@@ -57,6 +63,39 @@ def train(
     ] = 0.0,
 ) -> None:
     """Fine-tune a model on patch sets. Several GPUs: torchrun -m histoclick train ..."""
+    from histoclick.train.settings import Machine, parse_changes, read_settings
+    from histoclick.train.training import Order
+
+    changes = parse_changes(change or []) | {
+        "epochs": epochs, "batch": batch, "rate": rate, "max_minutes": max_minutes, "seed": seed,
+    }  # fmt: skip
+    settings = read_settings(recipe, **changes)
+    order = Order(
+        base, scenario, tuple(data), out, tuple(val or ()), val_limit, store, shared_slides
+    )
+    machine = Machine(device, micro_batch, checkpointing)
+    done = run_training(
+        order, settings, machine, threads, resume=resume, session_s=60 * session or math.inf
+    )
+    if done is None:
+        return
+    if not done:
+        say(f"Not finished yet. Go on: repeat the command with --resume ({out})")
+        return
+    say(f"Trained {out}: its curve is {out / 'training/curve.png'}")
+    say(f"Next: histoclick evaluate --model {out} --data TEST --out run")
+
+
+def run_training(
+    order: Order,
+    settings: Settings,
+    machine: Machine,
+    threads: int,
+    *,
+    resume: bool,
+    session_s: float = math.inf,
+) -> bool | None:
+    """Train with a progress bar; whether it is finished, ``None`` in processes that only help."""
     import torch
     from accelerate import PartialState
     from rich.progress import (
@@ -69,20 +108,12 @@ def train(
 
     from histoclick.machine import resolve
     from histoclick.train.checkpoint import Progress as Reached
-    from histoclick.train.settings import Machine, parse_changes, read_settings
-    from histoclick.train.training import Order, train
+    from histoclick.train.training import train
 
-    device = resolve(device)
+    machine = replace(machine, device=resolve(machine.device))
     if threads:
         torch.set_num_threads(threads)
-    changes = parse_changes(change or []) | {
-        "epochs": epochs, "batch": batch, "rate": rate, "max_minutes": max_minutes, "seed": seed,
-    }  # fmt: skip
-    settings = read_settings(recipe, **{k: v for k, v in changes.items() if v is not None})
-    order = Order(
-        base, scenario, tuple(data), out, tuple(val or ()), val_limit, store, shared_slides
-    )
-    lead = PartialState(cpu=device == "cpu").is_main_process
+    lead = PartialState(cpu=machine.device == "cpu").is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not lead) as bars:
         task = bars.add_task("reading", total=None)
@@ -93,14 +124,27 @@ def train(
             bars.update(task, completed=reached.step, total=steps, description=text)
 
         done = train(
-            order, settings, Machine(device, micro_batch, checkpointing), resume=resume,
-            session_s=60 * session or math.inf, seen=seen,
+            order, settings, machine, resume=resume, session_s=session_s, seen=seen,
             told=lambda text: bars.update(task, description=text),
         )  # fmt: skip
-    if not lead:
-        return
-    if not done:
-        say(f"Not finished yet. Go on: repeat the command with --resume ({out})")
-        return
-    say(f"Trained {out}: its curve is {out / 'training/curve.png'}")
-    say(f"Next: histoclick evaluate --model {out} --data TEST --out run")
+    return done if lead else None
+
+
+def train_for_study(
+    base: str, trained: Trained, training: Training, out: Path, *, device: str, threads: int
+) -> bool:
+    """One model of a study; goes on where it stopped."""
+    from histoclick.train.settings import Machine, read_settings
+    from histoclick.train.training import WORK, Order
+
+    say(f"Training {out.name}: {trained.scenario} of {trained.base}")
+    order = Order(
+        base,
+        trained.scenario,
+        tuple(map(Path, training.data)),
+        out,
+        tuple(map(Path, training.validation)),
+    )
+    settings = read_settings(**training.settings)
+    resume = (out / WORK).exists()
+    return bool(run_training(order, settings, Machine(device), threads, resume=resume))

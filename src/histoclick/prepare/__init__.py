@@ -9,14 +9,14 @@ from pathlib import Path
 
 from histoclick.crew import Crew
 from histoclick.datasets.cases import Case
-from histoclick.prepare.cutting import Bench, Cut, Failure, Images, Look, Plan, work
+from histoclick.prepare.cutting import Bench, Cut, Failure, Look, Patches, Plan, work
 from histoclick.prepare.pieces import Pieces, Row
 from histoclick.prepare.recipe import Recipe, Splits
 from histoclick.types import HistoclickError
 
 __all__ = ["Bench", "Prepared", "Progress", "Recipe", "Splits", "prepare"]
 
-AT_ONCE = 32  # patches that one job reads
+AT_ONCE = 48  # places that one job looks at
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,18 @@ class Prepared:
 
 @dataclass
 class Progress:
-    """How far it is, for a progress bar: slides that are done, patches cut and found so far."""
+    """How far it is, for a progress bar: slides that are done, places that may have a patch and how
+    many of them were looked at, patches that were cut."""
 
     slides: int = 0
-    cut: int = 0
-    found: int = 0
+    places: int = 0
+    looked: int = 0
+    patches: int = 0
 
 
 @dataclass
 class _Open:
-    """A slide under way: patches that are still to come, and rows of those that are there."""
+    """A slide under way: places that are still to be looked at, and rows of its patches so far."""
 
     plan: Plan
     left: int
@@ -91,7 +93,7 @@ def prepare(
 
 def _all_of(
     crew: Crew[Bench], pieces: Pieces, recipe: Recipe, todo: list[Case], progress: Progress
-) -> Iterator[Plan | Images | Failure]:
+) -> Iterator[Plan | Patches | Failure]:
     """Look at every slide and cut its patches. What was found is cut before the next slide is
     looked at, so that slides are finished one after the other."""
     looks: list[Look | Cut] = [Look(case) for case in reversed(todo)]
@@ -102,15 +104,16 @@ def _all_of(
         for result in crew.map(work, _drained(cuts, looks)):
             id_ = result.case.id
             if isinstance(result, Plan):
-                under_way[id_] = _Open(result, len(result.cells), [])
-                parts = range(0, len(result.cells), AT_ONCE)
-                cuts += [Cut(result.case, result.cells[a : a + AT_ONCE]) for a in reversed(parts)]
-                progress.found += len(result.cells)
-            elif isinstance(result, Images) and id_ in under_way:
+                under_way[id_] = _Open(result, len(result.places), [])
+                parts = range(0, len(result.places), AT_ONCE)
+                cuts += [Cut(result.case, result.places[a : a + AT_ONCE]) for a in reversed(parts)]
+                progress.places += len(result.places)
+            elif isinstance(result, Patches) and id_ in under_way:
                 slide = under_way[id_]
                 slide.rows += pieces.write(recipe, slide.plan, result)
-                slide.left -= len(result.cells)
-                progress.cut += len(result.cells)
+                slide.left -= result.places
+                progress.looked += result.places
+                progress.patches += len(result.cells)
             elif isinstance(result, Failure):
                 if id_ in failed:
                     continue  # by another part of the same slide

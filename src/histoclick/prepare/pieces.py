@@ -19,7 +19,7 @@ import pandas as pd
 import tomli_w
 
 from histoclick.datasets.cases import Case
-from histoclick.prepare.cutting import Images, Plan
+from histoclick.prepare.cutting import Patches, Plan
 from histoclick.prepare.recipe import Recipe, Splits
 from histoclick.records import replace
 from histoclick.types import HistoclickError
@@ -82,15 +82,15 @@ class Pieces:
         self._piece(case.id).unlink()
         return False
 
-    def write(self, recipe: Recipe, plan: Plan, images: Images) -> list[Row]:
+    def write(self, recipe: Recipe, plan: Plan, patches: Patches) -> list[Row]:
         """Write patches; returns their rows."""
-        folder, rows = self._folder(images.case), []
-        for cell, image in zip(images.cells, images.images, strict=True):
-            id_ = f"{images.case.id}_x{cell.x0}_y{cell.y0}"
-            replace(folder / "images" / f"{id_}.png", image)
-            replace(folder / "masks" / f"{id_}.png", cell.mask)
+        case, rows = patches.case, []
+        for cell in patches.cells:
+            id_ = f"{case.id}_x{cell.x0}_y{cell.y0}"
+            replace(self._folder(case) / "images" / f"{id_}.png", cell.image)
+            replace(self._folder(case) / "masks" / f"{id_}.png", cell.mask)
             rows.append(
-                {"id": id_, "slide": images.case.id, "x0": cell.x0, "y0": cell.y0}
+                {"id": id_, "slide": case.id, "x0": cell.x0, "y0": cell.y0}
                 | {"mpp": recipe.mpp, "size": recipe.size_px}
                 | {"object_fraction": cell.object_fraction, "tissue_fraction": cell.tissue_fraction}
                 | plan.facts

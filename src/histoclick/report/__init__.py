@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +33,15 @@ def write_report(
     out: Path,
     baseline: Path | None = None,
     published: Sequence[Published] | None = None,
+    before: Mapping[str, str] | None = None,
 ) -> ReportFiles:
     """Write the report on ``runs`` into the folder ``out``, replacing one that is there.
 
     ``runs``: run folders, or folders of run folders. ``baseline``: a run, or a folder with one for
     each dataset (and model family), to which the changes of NoC refer. ``published``: numbers of
-    others; the table (and ``published.csv``) that sets ours beside them. Everything is computed
-    from those folders, and before the first file is written.
+    others; the table (and ``published.csv``) that sets ours beside them. ``before``: the model that
+    each model was before it was trained (Table 2's brackets). Everything is computed from those
+    folders, and before the first file is written.
 
     Raises ``HistoclickError`` for folders that are no runs or not comparable.
     """
@@ -47,7 +49,7 @@ def write_report(
     baselines = read_runs([baseline]) if baseline is not None else []
     kept = [strip for run in loaded for strip in strips.read_strips(run)]
     shown = strips.selected(kept)
-    clicks, ious = measures.clicks_table(loaded, baselines), measures.iou_table(loaded)
+    clicks, ious = measures.clicks_table(loaded, baselines, before), measures.iou_table(loaded)
     stability = measures.stability_table(loaded)
     shown_tables = [clicks, ious, stability]
     beside = published_table(loaded, published) if published is not None else None

@@ -7,7 +7,7 @@ the change of NoC in brackets, as in Table 2. ``iou_table`` adds what a fixed nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import floor, isnan, log10
 
 import numpy as np
@@ -36,12 +36,15 @@ def by_dataset(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
+def clicks_table(
+    runs: Sequence[Run], baselines: Sequence[Run] = (), before: Mapping[str, str] | None = None
+) -> Table:
     """Table 1: NoC at every target, SPC without and with encode, NoF at the higher targets.
 
     ``baselines``: runs to compare with, for each run the one on the same dataset (of several, the
-    one of the same model family). Raises ``HistoclickError`` where more than one is left, where it
-    was evaluated by other rules, and when no run has any.
+    one of the same model family). ``before``: the model that each model is compared with instead,
+    among ``runs`` (Table 2: what it was before it was trained). Raises ``HistoclickError`` where
+    more than one is left, where it was evaluated by other rules, and when no run has any.
     """
     targets, budget = runs[0].card.targets, runs[0].card.max_clicks
     counted = targets[1:] or targets
@@ -52,7 +55,8 @@ def clicks_table(runs: Sequence[Run], baselines: Sequence[Run] = ()) -> Table:
         columns = np.column_stack([*clicks, *failures]).astype(np.float64)
         intervals = metrics.mean_intervals(columns, run.slides)
         changes: list[Difference | None] = [None] * len(targets)
-        if baseline := _baseline(run, baselines):
+        baseline = _baseline(run, baselines) if before is None else _earlier(run, runs, before)
+        if baseline:
             changes = [_change(run, baseline, target) for target in targets]
             notes |= dict.fromkeys(_pairing(run, baseline))
         rows.append(
@@ -298,6 +302,12 @@ def _baseline(run: Run, baselines: Sequence[Run]) -> Run | None:
         )
     comparable(run, chosen[0])
     return chosen[0]
+
+
+def _earlier(run: Run, runs: Sequence[Run], before: Mapping[str, str]) -> Run | None:
+    """The run of the model that this one was, on the same dataset."""
+    wanted = before.get(run.card.model), run.card.dataset
+    return next((r for r in runs if (r.card.model, r.card.dataset) == wanted), None)
 
 
 def _common(run: Run, baseline: Run) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

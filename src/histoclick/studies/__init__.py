@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,26 @@ class StudiedData:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """How all ``[[trained]]`` models learn: on which patch sets below the root (``data``), chosen
+    by which (``validation``), and the settings that differ from the paper's (``train.settings``).
+    """
+
+    data: tuple[str, ...]
+    validation: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model that the study makes: ``base``, one of its ``[[model]]``, trained by ``scenario``."""
+
+    id: str
+    base: str
+    scenario: str
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """What a source found with ``model`` on ``dataset`` (the patch set's name).
 
@@ -63,6 +83,8 @@ class Study:
     models: tuple[StudiedModel, ...]
     data: tuple[StudiedData, ...] = ()
     published: tuple[Published, ...] = ()
+    training: Training | None = None
+    trained: tuple[Trained, ...] = ()
     max_clicks: int = 20
     targets: tuple[float, ...] = (0.80, 0.85, 0.90)
     limit: int = 0
@@ -91,16 +113,20 @@ def read_study(name_or_file: str) -> Study:
     models = [_part(StudiedModel, entry, path) for entry in _tables(content, "model", path)]
     data = [_part(StudiedData, entry, path) for entry in _tables(content, "data", path)]
     published = [_published(entry, path) for entry in _tables(content, "published", path)]
+    training, trained = _training(content, path)
     if not models:
         raise HistoclickError(f"{path}: names no [[model]]; add at least one")
-    names = [model.id for model in models]
+    names = [*(model.id for model in models), *(model.id for model in trained)]
+    if lost := [each.base for each in trained if each.base not in names[: len(models)]]:
+        raise HistoclickError(f"{path}: base '{lost[0]}' is no [[model]] of the study; add it")
     if wrong := [name for name in names if not ID.fullmatch(name) or names.count(name) > 1]:
         raise HistoclickError(f"{path}: model id '{wrong[0]}' is twice there or no id; mend it")
-    for entry in data:
-        if Path(entry.folder).is_absolute() or ".." in Path(entry.folder).parts:
-            raise HistoclickError(f"{path}: {entry.folder} is no folder below the root; mend it")
+    learned = (*training.data, *training.validation) if training else ()
+    for folder in (*(entry.folder for entry in data), *learned):
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise HistoclickError(f"{path}: {folder} is no folder below the root; mend it")
     settings = content | {"models": tuple(models), "data": tuple(data)}
-    settings["published"] = tuple(published)
+    settings |= {"published": tuple(published), "training": training, "trained": trained}
     if isinstance(settings.get("targets"), list):
         settings["targets"] = tuple(settings["targets"])
     study = _part(Study, settings, path)
@@ -109,6 +135,24 @@ def read_study(name_or_file: str) -> Study:
     if not study.targets or not all(_is_number(target) and target <= 1 for target in study.targets):
         raise HistoclickError(f"{path}: targets are IoU values up to 1, as in [0.80, 0.85]")
     return study
+
+
+def _training(content: dict[str, Any], path: Path) -> tuple[Training | None, tuple[Trained, ...]]:
+    """Take ``[training]`` and ``[[trained]]`` out of ``content``."""
+    trained = tuple(_part(Trained, entry, path) for entry in _tables(content, "trained", path))
+    entry = content.pop("training", None)
+    if bool(trained) != (entry is not None):
+        raise HistoclickError(f"{path}: [training] and [[trained]] go together; add the other")
+    if entry is None:
+        return None, ()
+    if not isinstance(entry, dict):
+        raise HistoclickError(f"{path}: training is no table; write [training]")
+    for name in ("data", "validation"):
+        folders = entry.get(name, [])
+        if not isinstance(folders, list) or not all(isinstance(each, str) for each in folders):
+            raise HistoclickError(f"{path}: {name} of [training] must be a list of folders")
+        entry[name] = tuple(folders)
+    return _part(Training, entry, path), trained
 
 
 def _tables(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
@@ -123,7 +167,11 @@ def _part(kind: type[Part], entry: dict[str, Any], path: Path) -> Part:
     """``entry`` as a ``kind``, every key and type checked against its defaults and annotations."""
     known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(entry.keys() - known.keys())
-    missing = [n for n, each in known.items() if n not in entry and each.default is MISSING]
+    missing = [
+        n
+        for n, each in known.items()
+        if n not in entry and each.default is each.default_factory is MISSING
+    ]
     problems = [f"unknown {key} (known: {', '.join(known)})" for key in unknown] + [
         f"missing {key}" for key in missing
     ]

@@ -145,8 +145,9 @@ def start(card: Card, folder: Path, scenario: str, crop_px: int) -> SamTrainee:
     """See ``Trainable``. Scenario ``refine`` gives a model with SAM's decoder the paper's one,
     whose transformer begins with SAM's weights."""
     refined = card.architecture.endswith(REFINE)
-    if refined != (scenario == "refine") and (refined or scenario not in SCENARIOS):
-        fitting = "refine" if refined else ", ".join(SCENARIOS)
+    known = ("refine", "whole") if refined else tuple(SCENARIOS)
+    if scenario not in known:
+        fitting = " or ".join(known)
         raise HistoclickError(
             f"model '{card.id}' ({card.architecture}) has no scenario '{scenario}'; give {fitting}"
         )
