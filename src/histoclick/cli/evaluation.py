@@ -72,6 +72,9 @@ def evaluate(
     limit: Annotated[int, typer.Option(min=0, help="Only the first N by id; 0 for all.")] = 0,
     strips: Annotated[int, typer.Option(min=0, help="Patches kept as pictures.")] = 6,
     predictions: Annotated[bool, typer.Option(help="Keep the last mask of every patch.")] = False,
+    shared_slides: Annotated[
+        bool, typer.Option("--shared-slides", help="Allow slides that the model was trained on.")
+    ] = False,
 ) -> None:
     """Simulate a clicking user on every patch and record IoU and seconds of every click."""
     from histoclick.clicks import SimulatedUser
@@ -86,6 +89,7 @@ def evaluate(
     run_evaluation(
         model, patches, out, device=device, threads=threads, workers=workers, ray=ray,
         protocol=protocol, batch=batch, strips=strips, predictions=predictions,
+        shared_slides=shared_slides,
     )  # fmt: skip
     say(f"Records are in {out / 'clicks.parquet'}. Next: histoclick report {out} --out page")
 

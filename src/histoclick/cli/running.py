@@ -24,6 +24,7 @@ def run_evaluation(
     threads: int = 0,
     workers: int = 1,
     ray: str | None = None,
+    shared_slides: bool = False,
     **options: Any,
 ) -> None:
     """Load a model and evaluate it with a progress bar; ``options`` are those of ``evaluate``."""
@@ -39,6 +40,7 @@ def run_evaluation(
     from histoclick.models import registry
 
     card, folder = registry.find(registry.default_id() if model is None else model)
+    check_leaks(folder, patches, shared_slides)
     if card.untrained:
         say(f"{card.id} has untrained weights: its numbers check the machinery, and nothing else.")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -58,6 +60,22 @@ def run_evaluation(
             checked=lambda: bar.advance(checking),
             done=lambda patch, resumed: bar.advance(clicking),
             **options,
+        )
+
+
+def check_leaks(folder: Path, patches: PatchSet, allowed: bool) -> None:
+    """Refuse a patch set with slides that the model in ``folder`` was trained on here."""
+    import json
+
+    path = folder / "training" / "slides.json"
+    if allowed or not path.exists():
+        return
+    trained = set(json.loads(path.read_text(encoding="utf-8")))
+    both = sorted({patch.slide for patch in patches} & trained)
+    if both:
+        raise HistoclickError(
+            f"{patches.folder}: the model was trained on {len(both)} of its slides ({both[0]} "
+            "...), so its numbers would say nothing; evaluate on others, or give --shared-slides"
         )
 
 
