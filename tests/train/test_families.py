@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -12,15 +10,14 @@ import torch
 from torch import Tensor
 
 from histoclick.models import registry
-from histoclick.models.sam import network
 from histoclick.train.families import start
-from histoclick.train.families.sam import SCENARIOS, SamTrainee
+from histoclick.train.families.sam import SCENARIOS
 from histoclick.train.grading import Grading
 from histoclick.train.settings import Settings, read_settings
 from histoclick.train.trainee import Trainee
 from histoclick.types import HistoclickError
+from trainees import CROP, base, make
 
-CROP = 96
 MEMBERS = [
     ("denseclick", "", "whole"), ("denseclick", "", "md"),
     ("ritm", "hrnet18s", "whole"),
@@ -28,24 +25,6 @@ MEMBERS = [
     ("simpleclick", "xtiny448", "whole"),
     *(("sam", "tiny", scenario) for scenario in SCENARIOS),
 ]  # fmt: skip
-
-
-@cache
-def base(family: str, architecture: str) -> Path:
-    if family == "denseclick":
-        return registry.find("histoclick-tiny")[1]
-    folder = Path(mkdtemp()) / f"{family}-{architecture}"
-    return registry.with_random_weights(family, architecture, folder)
-
-
-def make(family: str, architecture: str, scenario: str) -> Trainee:
-    torch.manual_seed(0)
-    if family == "sam":  # smaller than any published one
-        encoder = network.Encoder(16, 2, 2, (1,))
-        model = network.assemble(encoder, 256, refine=scenario == "refine")
-        return SamTrainee(model, "vit_b", CROP)
-    card, folder = registry.find(base(family, architecture))
-    return start(card, folder, scenario, CROP)
 
 
 def settings(**changes: object) -> Settings:

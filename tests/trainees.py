@@ -1,0 +1,36 @@
+"""The smallest member of every family, about to learn."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import torch
+
+from histoclick.models import registry
+from histoclick.models.sam import network
+from histoclick.train.families import start
+from histoclick.train.families.sam import SamTrainee
+from histoclick.train.trainee import Trainee
+
+CROP = 96  # px
+
+
+@cache
+def base(family: str, architecture: str) -> Path:
+    if family == "denseclick":
+        return registry.find("histoclick-tiny")[1]
+    folder = Path(mkdtemp()) / f"{family}-{architecture}"
+    return registry.with_random_weights(family, architecture, folder)
+
+
+def make(family: str, architecture: str, scenario: str) -> Trainee:
+    torch.manual_seed(0)
+    if family == "sam":  # smaller than any published one
+        encoder = network.Encoder(16, 2, 2, (1,))
+        refine = scenario == "refine" or architecture.endswith(network.REFINE)
+        model = network.assemble(encoder, 256, refine=refine)
+        return SamTrainee(model, "vit_b", CROP)
+    card, folder = registry.find(base(family, architecture))
+    return start(card, folder, scenario, CROP)
