@@ -6,8 +6,8 @@
 The bare loop opens the slide once and calls ``read_region`` on the level that fits, converts to RGB
 and throws the pixels away. ``prepare`` reads annotations, finds the tissue and the patches, reads
 them, and writes images, masks and manifest. Both are run in turn; memory is the peak of the process
-and of its largest child. Every patch with object in it is taken here (1 % to 100 %), so that there are
-enough of them to time; the start of the processes is included.
+and of its largest child. Every patch with object in it is taken here (1 % to 100 %), so that there
+are enough of them to time; the start of the processes is included.
 """
 
 from __future__ import annotations

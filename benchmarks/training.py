@@ -154,8 +154,8 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     text = (
-        f"# Training\n\nSteps of {BATCH} patches of 400 px with two clicks before the graded one, one "
-        f"thread, {options.rounds} rounds in turn, medians: see [training.py](training.py). "
+        f"# Training\n\nSteps of {BATCH} patches of 400 px with two clicks before the graded one, "
+        f"one thread, {options.rounds} rounds in turn, medians: see [training.py](training.py). "
         f"{describe().get('processor', '')}, busy with other work.\n\n"
     ) + "\n".join(lines)
     if options.report:
