@@ -20,6 +20,7 @@ import tomli_w
 from histoclick.types import HistoclickError
 
 CARD, TABLE, JOURNAL = "run.toml", "clicks.parquet", "clicks.jsonl"
+TRAINING_CURVE = "training-curve.png"  # of a model that histoclick trained
 NOTHING = "nothing"  # what a user starts from unless told otherwise
 ABOUT = {"model": "str", "dataset": "str", "patch": "str", "slide": "str"}
 CLICK = {

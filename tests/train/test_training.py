@@ -77,6 +77,9 @@ def test_a_model_is_trained_shown_and_evaluated(
     assert "noc85" in told
     code, told = run("evaluate", "--model", out, "--data", sets[1], "--out", tmp_path / "run")
     assert code == 0, told
+    code, told = run("report", tmp_path / "run", "--out", tmp_path / "page")
+    assert code == 0, told
+    assert "of its training" in (tmp_path / "page/index.html").read_text()
     code, told = run("evaluate", "--model", out, "--data", sets[0], "--out", tmp_path / "leak")
     assert code == 2
     assert "trained on" in told

@@ -61,6 +61,16 @@ def run_evaluation(
             done=lambda patch, resumed: bar.advance(clicking),
             **options,
         )
+    keep_training_curve(folder, out)
+
+
+def keep_training_curve(model: Path, run: Path) -> None:
+    """The curve of a model that histoclick trained, for the report."""
+    from histoclick import records
+
+    curve = model / "training" / "curve.png"
+    if curve.is_file():
+        records.replace(run / records.TRAINING_CURVE, curve.read_bytes())
 
 
 def check_leaks(folder: Path, patches: PatchSet, allowed: bool) -> None:

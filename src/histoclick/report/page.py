@@ -11,6 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from histoclick import metrics
+from histoclick.records import TRAINING_CURVE
 from histoclick.report import figures, strips
 from histoclick.report.figures import DARK, LIGHT, Ink
 from histoclick.report.measures import by_dataset, hardest_table
@@ -69,7 +70,19 @@ def render(
         strips_kept=strips_kept,
         protocol=_protocol(runs),
         labels=[f"{run.label} on {run.card.dataset}" for run in runs],
+        trainings=_trainings(runs),
     )
+
+
+def _trainings(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Curves of the models that were trained by histoclick: (model, data URI), each once."""
+    curves = {}
+    for run in runs:
+        path = run.folder / TRAINING_CURVE
+        if path.is_file() and run.label not in curves:
+            content = base64.b64encode(path.read_bytes()).decode()
+            curves[run.label] = f"data:image/png;base64,{content}"
+    return list(curves.items())
 
 
 def _picture(draw: Callable[[Sequence[Run], Ink], Figure], runs: Sequence[Run]) -> Picture:
