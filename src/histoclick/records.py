@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 import tomli_w
 
+from histoclick.files import replace
 from histoclick.types import HistoclickError
 
 CARD, TABLE, JOURNAL = "run.toml", "clicks.parquet", "clicks.jsonl"
@@ -116,13 +117,6 @@ def append(folder: Path, patch: Finished) -> None:
         file.write(json.dumps(entry).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _whole(journal: Path) -> bytes:

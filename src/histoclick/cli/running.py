@@ -66,11 +66,11 @@ def run_evaluation(
 
 def keep_training_curve(model: Path, run: Path) -> None:
     """The curve of a model that histoclick trained, for the report."""
-    from histoclick import records
+    from histoclick import files, records
 
     curve = model / "training" / "curve.png"
     if curve.is_file():
-        records.replace(run / records.TRAINING_CURVE, curve.read_bytes())
+        files.replace(run / records.TRAINING_CURVE, curve.read_bytes())
 
 
 def check_leaks(folder: Path, patches: PatchSet, allowed: bool) -> None:

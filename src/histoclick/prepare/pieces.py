@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import tomli_w
 
 from histoclick.datasets.cases import Case
+from histoclick.files import replace
 from histoclick.prepare.cutting import Patches, Plan
 from histoclick.prepare.recipe import Recipe, Splits
-from histoclick.records import replace
 from histoclick.types import HistoclickError
 
 CARD = "prepare.toml"
@@ -110,6 +109,8 @@ class Pieces:
 
     def manifests(self) -> dict[str, int]:
         """Write the manifest of every patch set from all pieces; their number of patches."""
+        import pandas as pd  # here, because workers import this module and start faster without
+
         rows: dict[str, list[Row]] = {split: [] for split in sorted(set(self.splits.values()))}
         for slide, split in sorted(self.splits.items()):
             piece = self._read(slide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import random
 import re
@@ -10,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from histoclick.datasets.cases import DataSet
 from histoclick.types import HistoclickError
@@ -138,13 +137,13 @@ class Splits:
 
 def _read_table(path: Path) -> dict[str, str]:
     try:
-        table = pd.read_csv(path, dtype=str)
-        rows = dict(zip(table["slide"], table["split"], strict=True))
-    except (OSError, ValueError, KeyError) as error:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = {row["slide"]: row["split"] or "" for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         raise HistoclickError(
             f"{path}: no table of splits ({error}); it needs the columns slide and split"
         ) from None
-    return {str(slide): _checked(str(split)) for slide, split in rows.items()}
+    return {slide: _checked(split) for slide, split in rows.items()}
 
 
 def _checked(name: str) -> str:
