@@ -112,7 +112,8 @@ def plain(
         with torch.no_grad():
             for _ in range(2):
                 previous = trainee.answer(detached(encoded), points, previous)
-        loss = trainee.loss(trainee.answer(encoded, points, previous), targets).mean()
+        answer = trainee.answer(encoded, points, previous)
+        loss = trainee.loss(answer, targets, batch.rngs).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -102,8 +102,11 @@ def open_patch_set(folder: Path) -> PatchSet:
         raise HistoclickError(f"{folder}: no such folder; give one with images/ and masks/ inside")
     for part in ("images", "masks"):
         if not (folder / part).is_dir():
+            inside = sorted(path.parent.name for path in folder.glob("*/images"))
+            hint = f"; did you mean one of {', '.join(inside[:6])} in it?" if inside else ""
             raise HistoclickError(
-                f"{folder}: no {part}/ inside; a patch set holds images/<id>.png and masks/<id>.png"
+                f"{folder}: no {part}/ inside; a patch set holds images/<id>.png and "
+                f"masks/<id>.png{hint}"
             )
     images = _by_stem(folder / "images", IMAGE_SUFFIXES)
     masks = _by_stem(folder / "masks", (".png",))

@@ -94,7 +94,7 @@ def _trained(
         made = folder / f"{trained.id}{ending}"
         try:
             placed = replace_folders(study.training, root)
-            done = (made / "card.toml").exists() or train(base, trained, placed, made)
+            done = _is_trained(made, trained, study.training) or train(base, trained, placed, made)
         except HistoclickError as error:
             missing.append(Missing(f"Model {trained.id}", str(error), ""))
             continue
@@ -102,6 +102,22 @@ def _trained(
             yield made.name, name, str(made.resolve())
         else:
             missing.append(Missing(f"Model {trained.id}", "its training is not finished", ""))
+
+
+def _is_trained(made: Path, trained: Trained, training: Training) -> bool:
+    """Whether the model is there. Raises ``HistoclickError`` if it was trained otherwise."""
+    if not (made / "card.toml").exists():
+        return False
+    facts = registry.find(made)[0].training
+    settings = facts.get("settings", {})
+    same = facts.get("scenario") == trained.scenario and all(
+        settings.get(key) == value for key, value in training.settings.items()
+    )
+    if not same:
+        raise HistoclickError(
+            f"{made}: was trained otherwise than the study says now; delete it to train again"
+        )
+    return True
 
 
 def replace_folders(training: Training, root: Path) -> Training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -278,8 +279,58 @@ def test_classes_of_a_folder(tmp_path: Path) -> None:
     masks = [{k: v for k, v in contents(tmp_path / s).items() if "mask" in k} for s in "ab"]
     assert masks[0] == masks[1]
     assert any("alone: no annotation" in note for note in prepared.notes)
-    with pytest.raises(HistoclickError, match=r"no object of class stroma.*_0, _1, _2"):
-        cut(Recipe(Folder(("stroma",)), mpp=1.0), images, outlines, tmp_path / "c")
+    prepared = cut(Recipe(Folder(("stroma",)), mpp=1.0), images, outlines, tmp_path / "c")
+    assert prepared.patches == {"": 0}
+    assert not prepared.failures
+    assert "no slide has an object of class 'stroma'; there are _0, _1, _2" in prepared.notes
+
+
+def test_a_mended_order_may_take_the_place_of_one_that_did_nothing(tmp_path: Path) -> None:
+    images, outlines = camelyon(tmp_path)
+    make_slide(images / "tumor_001.tif", mpp=None)
+    with pytest.raises(HistoclickError, match="--mpp"):
+        cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    told = Recipe(Camelyon16(), mpp=1.0, size_px=SIZE, slide_mpp=0.25)
+    assert cut(told, images, outlines, tmp_path / "set").patches[""] > 5
+
+
+def test_outlines_of_another_slide_are_told(tmp_path: Path) -> None:
+    images, outlines = camelyon(tmp_path, slides=2)
+    far = [(x + 9000, y) for x, y in LARGE]
+    asap(outlines / "tumor_001.xml", ("_0", far))
+    asap(outlines / "tumor_002.xml", ("_0", far), ("_0", SMALL))
+    prepared = cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    assert "all 1 outlines lie outside of the slide (3200x2400 px)" in prepared.failures[0]
+    assert any("1 of 2 outlines lie outside" in note for note in prepared.notes)
+
+
+def test_patches_that_are_lost_or_damaged_are_cut_again(tmp_path: Path) -> None:
+    images, outlines = camelyon(tmp_path, slides=2)
+    cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    before = contents(tmp_path / "set")
+    first, second = sorted((tmp_path / "set/images").iterdir())[::12][:2]
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:200])
+    cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    assert contents(tmp_path / "set") == before
+
+
+def test_a_slide_that_changed_at_the_same_size_is_cut_again(tmp_path: Path) -> None:
+    images, outlines = camelyon(tmp_path)
+    cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    make_slide(images / "tumor_001.tif", seed=1, mpp=0.26)
+    about = (images / "tumor_001.tif").stat()
+    os.utime(images / "tumor_001.tif", ns=(about.st_atime_ns, about.st_mtime_ns + 10**9))
+    cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    assert (table(tmp_path / "set")["slide_mpp_x"].round(3) == 0.26).all()
+
+
+def test_a_slide_that_was_taken_away_is_told(tmp_path: Path) -> None:
+    images, outlines = camelyon(tmp_path, slides=2)
+    cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    (images / "tumor_002.tif").unlink()
+    prepared = cut(SMALL_PATCHES, images, outlines, tmp_path / "set")
+    assert any("tumor_002: not among the slides any more" in note for note in prepared.notes)
 
 
 def test_names_that_would_collide_are_refused(tmp_path: Path) -> None:

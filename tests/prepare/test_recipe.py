@@ -45,6 +45,13 @@ def test_the_seed_decides() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_no_split_stays_empty_if_there_are_slides_enough() -> None:
+    shares = Splits({"train": 0.8, "val": 0.1, "test": 0.1})
+    for count in (3, 4, 5, 9):
+        assert len(set(shares.assign([f"s{i}" for i in range(count)], {}).values())) == 3
+    assert shares.gaps(shares.assign(["a", "b"], {})) == ["split test has no slide"]
+
+
 def test_shares_as_text() -> None:
     assert Splits.parse("train=0.8,val=0.1 test=0.1").shares == {
         "train": 0.8, "val": 0.1, "test": 0.1,
@@ -64,6 +71,9 @@ def test_a_table_of_splits(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_text("slide,split\na,train\nb,test\n")
     assert Splits.parse(str(path)).assign(["a", "c"], {}) == {"a": "train"}
+    assert Splits.parse(str(path)).gaps({"a": "train"}) == [
+        "b: in the table of splits, but no such slide"
+    ]
     path.write_text("name\na\n")
     with pytest.raises(HistoclickError, match="columns slide and split"):
         Splits.parse(str(path))

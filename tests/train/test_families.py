@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from histoclick.models import registry
 from histoclick.train.families import start
@@ -59,7 +59,8 @@ def learn(trainee: Trainee, scenario: str, steps: int) -> list[float]:
             with torch.no_grad():
                 images = trainee.encode(images)
         # One click, several at first, several answered: all ways through the network.
-        loss, iou = grading(images, targets, rngs, clicks=(0, 2, 1)[step % 3])
+        kept = trainee.scenarios[scenario].frozen_encoder
+        loss, iou = grading(images, targets, rngs, (0, 2, 1)[step % 3], kept)
         assert loss.shape == iou.shape == (3,)
         optimiser.zero_grad()
         loss.mean().backward()
@@ -106,6 +107,53 @@ def test_what_was_saved_predicts_as_a_model(
     for name, value in trainee.net.state_dict().items():
         other = again.net.state_dict()[name]
         torch.testing.assert_close(other, value, atol=2e-3, rtol=2e-3)  # denseclick stores halves
+
+
+@pytest.mark.parametrize(("family", "architecture", "scenario"), MEMBERS)
+def test_modes_follow_what_learns(family: str, architecture: str, scenario: str) -> None:
+    trainee = make(family, architecture, scenario)
+    trainee.freeze(scenario)
+    trainee.train(scenario)
+    trains = trainee.scenarios[scenario].trains
+    for name, module in trainee.net.named_modules():
+        held = [n for n, p in module.named_parameters(name) if p.requires_grad]
+        held += [n for n, _ in module.named_buffers(name)]
+        if held:
+            assert module.training == all(map(trains, held)), name
+    dropouts = [m for m in trainee.net.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    if scenario == "whole":
+        assert all(module.training for module in dropouts)
+    trainee.train(scenario, learning=False)
+    assert not any(module.training for module in trainee.net.modules())
+
+
+@pytest.mark.parametrize(("family", "architecture", "scenario"), MEMBERS)
+def test_bfloat16_learns_everywhere(family: str, architecture: str, scenario: str) -> None:
+    trainee = make(family, architecture, scenario)
+    trainee.freeze(scenario)
+    grading = Grading(trainee, scenario, settings(precision="bfloat16"))
+    loss, _ = grading(*batch(2), 1)  # an encoder that is not kept is asked
+    assert loss.dtype == torch.float32
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+
+
+def test_checkpointing_computes_again_and_changes_nothing() -> None:
+    gradients, calls = [], []
+    for checkpointing in (False, True):
+        trainee = make("sam", "tiny", "ie-md")
+        if checkpointing:
+            trainee.save_memory()
+        trainee.freeze("ie-md")
+        layer = trainee.net.vision_encoder.layers[0]
+        count = [0]
+        layer.attn.register_forward_hook(lambda *_, count=count: count.__setitem__(0, count[0] + 1))
+        loss, _ = Grading(trainee, "ie-md", settings())(*batch(2), 1)
+        loss.sum().backward()
+        gradients.append(layer.attn.qkv.weight.grad.clone())
+        calls.append(count[0])
+    assert calls == [1, 2]
+    torch.testing.assert_close(*gradients)
 
 
 def test_sam_with_the_papers_decoder_begins_with_sams_transformer(tmp_path: Path) -> None:

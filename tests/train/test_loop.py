@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Toy(Trainee):
         logits = self.net(torch.cat([encoded, maps, before], 1)).float()
         return Answer(logits, torch.sigmoid(logits))
 
-    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
+    def loss(self, answer: Answer, targets: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         return normalized_focal_loss(answer.logits, targets)
 
     def save(self, folder: Path, card: Card) -> Card:
@@ -93,9 +94,9 @@ class Killed(Exception):
     """What ends a process in the middle."""
 
 
-def looks() -> list[float]:
-    """Validation that is best in the middle."""
-    return [5.0, 3.0, 4.0]
+def looks() -> list[tuple[float, float]]:
+    """Validation that is best in the middle, by its IoU."""
+    return [(3.0, 0.5), (3.0, 0.7), (4.0, 0.9)]
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5])

@@ -84,6 +84,12 @@ def read(path: Path, canvas: Canvas | None) -> Document:
             objects.append(last[drawn.group])
     for group, cuts in holes.items():
         cut([outline for drawn, outline in objects if drawn.group == group], cuts, gathering)
+    of_group: dict[str, set[Colour | None]] = {}
+    for drawn, _ in objects:
+        of_group.setdefault(drawn.group, set()).add(drawn.colour)
+    if mixed := [group for group, found in of_group.items() if len(found) > 1]:
+        gathering.tell("left out the own colours of the objects in {}: the group's is kept",
+                       mixed[0], "group", len(mixed))  # fmt: skip
     for drawn, outline in objects:
         declared = groups.get(drawn.group)
         colour = declared.colour if declared and declared.colour else drawn.colour

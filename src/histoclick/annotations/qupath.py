@@ -118,8 +118,10 @@ def _read_object(
     name = _text(properties.get("name"))
     if feature.get("nucleusGeometry"):
         gathering.tell("left out the nucleus of {}", where, "cell")
-    if properties.get("measurements"):
-        gathering.tell("left out the measurements of {}", where)
+    extras = {"measurements": "measurements", "metadata": "metadata", "isLocked": "lock"}
+    for key, what in extras.items():
+        if properties.get(key):
+            gathering.tell(f"left out the {what} of {{}}", where)
     if isinstance(geometry, dict) and isinstance(geometry.get("plane"), dict):
         plane = geometry["plane"]
         if plane.get("z") or plane.get("t"):

@@ -46,7 +46,7 @@ def convert(
     for loss in losses:
         say(f"Lost: {loss}")
     say(f"{counted(document)} from {source} ({annotations.recognise(source).title})")
-    say(f"Written to {target}" + ("" if losses else ", nothing lost"))
+    say(f"Written to {target}" + ("" if losses or document.notes else ", nothing lost"))
 
 
 def canvas_of(slide: Path | None, mpp: float | None = None) -> Canvas | None:

@@ -66,10 +66,13 @@ def self_test() -> str:
 
 def examine(path: Path) -> Findings:
     """A file or a folder. Raises ``HistoclickError`` for one that holds nothing known."""
+    from histoclick.models import registry
     from histoclick.rasters import is_raster
 
     if path.is_dir():
         return examine_folder(path)
+    if not path.exists() and str(path) in registry.folders():
+        return examine_model(registry.folders()[str(path)])
     try:
         with path.open("rb") as file:
             start = file.read(256)
@@ -159,31 +162,94 @@ def examine_annotations(path: Path) -> Findings:
 
 
 def examine_folder(path: Path) -> Findings:
-    """A patch set, a model, a run, a DICOM slide, or a folder of a public data set."""
+    """A patch set or several, a model, a run, a public data set, or any slides."""
     from histoclick.datasets.checkup import check_folder
 
     if (path / "images").is_dir() and (path / "masks").is_dir():
         return examine_patches(path)
     if (path / "card.toml").exists():
-        from histoclick.models.card import read_card
-        from histoclick.models.registry import load
-
-        load(path)
-        card = read_card(path)
-        return {"folder": str(path), "kind": "model", "id": card.id, "family": card.family}, []
-    inventories = check_folder(path)
-    if inventories:
-        facts: dict[str, Any] = {"folder": str(path)}
-        for number, inventory in enumerate(inventories):
-            prefix = f"{number + 1}_" if len(inventories) > 1 else ""
+        return examine_model(path)
+    if (path / "run.toml").exists():
+        return examine_run(path)
+    if sets := sorted(each.parent for each in path.glob("*/images") if each.is_dir()):
+        found = {each.name: examine_patches(each) for each in sets}
+        facts: dict[str, Any] = {"folder": str(path), "kind": "patch sets"}
+        facts |= {name: part for name, (part, _) in found.items()}
+        return facts, [problem for _, problems in found.values() for problem in problems]
+    if inventories := check_folder(path):
+        facts = {"folder": str(path), "kind": "slides"}
+        for number, inventory in enumerate(inventories, start=1):
+            prefix = f"{number}_" if len(inventories) > 1 else ""
             facts |= {f"{prefix}{key}": value for key, value in inventory.facts.items()}
         return facts, [problem for each in inventories for problem in each.problems]
-    if any(path.glob("*.dcm")):
-        return examine_slide(path)
-    raise HistoclickError(
-        f"{path}: no patch set (images/ and masks/), no model (card.toml), and no files named as "
-        "in CAMELYON16 or PAIP2019; give one of these, or a single file"
-    )
+    return examine_slides(path)
+
+
+def examine_model(path: Path) -> Findings:
+    """A model folder: its weights are loaded."""
+    from histoclick.models.card import read_card
+    from histoclick.models.registry import load
+
+    card = read_card(path)
+    load(path)
+    return {
+        "folder": str(path),
+        "kind": "model",
+        "id": card.id,
+        "family": card.family,
+        "architecture": card.architecture,
+        "parameters": card.parameters,
+    }, []
+
+
+def examine_run(path: Path) -> Findings:
+    """A run of an evaluation, complete or not."""
+    from histoclick import records
+
+    card = records.read_card(path)
+    complete = (path / records.TABLE).exists()
+    done = len(records.read_table(path)["patch"].unique()) if complete else 0
+    if not complete:
+        done = len(records.read_journal(path))
+    facts = {
+        "folder": str(path),
+        "kind": "run",
+        "model": card.get("model_id", "not known"),
+        "dataset": card.get("data", {}).get("name", "not known"),
+        "patches_done": done,
+        "patches": card.get("data", {}).get("patches", "not known"),
+    }
+    return facts, [] if complete else ["not finished: repeat its command, it goes on"]
+
+
+def examine_slides(path: Path) -> Findings:
+    """Any folder with slides: each is opened, and looked for outlines of its name."""
+    from histoclick.datasets.cases import SLIDE_SUFFIXES, files
+    from histoclick.datasets.folder import ANNOTATION_SUFFIXES
+    from histoclick.slides import open_slide, problems
+
+    slides = files(path, SLIDE_SUFFIXES)
+    if not slides:
+        raise HistoclickError(
+            f"{path}: no patch set (images/ and masks/), model (card.toml), run (run.toml) or "
+            "slide in it; give one of these, or a single file"
+        )
+    kinds = [suffix for suffix in ANNOTATION_SUFFIXES if suffix not in SLIDE_SUFFIXES]
+    outlined = {name.split(".geojson")[0] for kind in kinds for name in files(path, (kind,))}
+    found = []
+    for name, file in slides.items():
+        try:
+            with open_slide(file) as slide:
+                found += [f"{name}: {problem}" for problem in problems(slide)]
+        except HistoclickError as error:
+            found.append(str(error))
+    return {
+        "folder": str(path),
+        "kind": "slides",
+        "slides": len(slides),
+        "with_annotations": len(outlined & slides.keys()),
+        "names": list(slides),
+    }, found
 
 
 def examine_patches(path: Path) -> Findings:
@@ -192,11 +258,13 @@ def examine_patches(path: Path) -> Findings:
 
     patches = open_patch_set(path)
     problems, areas = [], []
+    prepared = any((place / "prepare.toml").exists() for place in (path, path.parent))
+    mend = " (made by histoclick prepare: repeat its command)" if prepared else ""
     for patch in patches:
         try:
             areas.append(float(patch.read().mask.mean()))
         except HistoclickError as error:
-            problems.append(str(error))
+            problems.append(f"{error}{mend}")
     facts = {
         "folder": str(path),
         "kind": "patch set",

@@ -42,6 +42,7 @@ def fetch(
         return
     if data_set != "camelyon16":
         raise HistoclickError(f"no data set '{data_set}' to fetch; give camelyon16 or paip2019")
+    say(f"Asking {mirror or bucket.BUCKET} what there is ...")
     choice = bucket.choose(get, names or (), only or bucket.KINDS, mirror)
     for note in choice.notes:
         say(f"Note: {note}")

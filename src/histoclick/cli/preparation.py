@@ -32,7 +32,8 @@ def prepare(
     patch_size: Annotated[int, typer.Option(help="Side of a patch, px.")] = 400,
     stride: Annotated[int, typer.Option(help="From patch to patch, px; 0: their size.")] = 0,
     object_fraction: Annotated[
-        tuple[float, float], typer.Option(help="Least and most of a patch that is object.")
+        tuple[float, float],
+        typer.Option(metavar="LEAST MOST", help="Of a patch that is object, as in 0.2 0.8."),
     ] = (0.2, 0.8),
     tissue_fraction: Annotated[
         float, typer.Option(help="Least of a patch that is tissue and not glass.")

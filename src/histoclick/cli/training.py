@@ -97,7 +97,6 @@ def run_training(
 ) -> bool | None:
     """Train with a progress bar; whether it is finished, ``None`` in processes that only help."""
     import torch
-    from accelerate import PartialState
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -108,12 +107,12 @@ def run_training(
 
     from histoclick.machine import resolve
     from histoclick.train.checkpoint import Progress as Reached
-    from histoclick.train.training import train
+    from histoclick.train.training import processes, train
 
     machine = replace(machine, device=resolve(machine.device))
     if threads:
         torch.set_num_threads(threads)
-    lead = PartialState(cpu=machine.device == "cpu").is_main_process
+    lead = processes(machine.device).is_main_process
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not lead) as bars:
         task = bars.add_task("reading", total=None)

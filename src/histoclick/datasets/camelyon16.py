@@ -31,6 +31,11 @@ class Camelyon16:
         """As the recipe holds it."""
         return {"data_set": "camelyon16"}
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """None: the data set's own are known."""
+        return ()
+
     def cases(self, slides: Path, annotations: Path) -> tuple[list[Case], list[str]]:
         """See ``DataSet``; mask files beside the slides are no slides."""
         pictures = files(slides, (".tif", ".tiff"))

@@ -42,6 +42,11 @@ class DataSet(Protocol):
         """What the recipe on disk says of it: ``data_set``, and its choices."""
         ...
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Classes that the user named, which may be misspelt."""
+        ...
+
     def cases(self, slides: Path, annotations: Path) -> tuple[list[Case], list[str]]:
         """All cases below two folders, sorted by id, and what else was seen, a sentence each.
 
@@ -87,6 +92,8 @@ def paired(
     Raises ``HistoclickError`` if no name is the same. ``where``: of the slides, for that sentence.
     """
     cases = [Case(id_, slides[id_], annotations[id_]) for id_ in slides if id_ in annotations]
+    if not slides:
+        raise HistoclickError(f"{where}: holds no slide; give the folder with the slides")
     if not cases:
         raise HistoclickError(
             f"{where}: none of {len(slides)} slides has an annotation file of its name (of "

@@ -10,7 +10,6 @@ from shapely.geometry import MultiPolygon, Polygon
 
 from histoclick.annotations.document import Document
 from histoclick.datasets.cases import SLIDE_SUFFIXES, Case, Layer, files, paired
-from histoclick.types import HistoclickError
 
 ANNOTATION_SUFFIXES = (".geojson", ".json", ".gz", ".xml", ".tif", ".tiff", ".png", ".dcm")
 
@@ -27,6 +26,11 @@ class Folder:
     def facts(self) -> dict[str, Any]:
         """As the recipe holds it."""
         return {"data_set": "folder", "labels": list(self.labels), "holes": list(self.holes)}
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All that were asked for."""
+        return self.labels + self.holes
 
     def cases(self, slides: Path, annotations: Path) -> tuple[list[Case], list[str]]:
         """See ``DataSet``. In one folder for both, pictures and TIFFs are slides. Of several
@@ -55,11 +59,8 @@ class Folder:
         ]
         known = {annotation.label for annotation in areas}
         wanted = set(self.labels) or known - set(self.holes)
-        if self.labels and not wanted & known:
-            there = ", ".join(sorted(label or "(no class)" for label in known)) or "no area"
-            raise HistoclickError(
-                f"no object of class {', '.join(self.labels)}: the annotations hold {there}; name "
-                "one of these with --label"
-            )
+        if not wanted & known:
+            there = ", ".join(sorted(label or "(no class)" for label in known)) or "no outline"
+            return [], [f"no object of the wanted classes (there is {there}), so no patches"]
         layers = [Layer(a.shape) for a in areas if a.label in wanted]
         return layers + [Layer(a.shape, adds=False) for a in areas if a.label in self.holes], []

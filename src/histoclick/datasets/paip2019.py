@@ -42,6 +42,11 @@ class Paip2019:
         """As the recipe holds it."""
         return {"data_set": "paip2019", "target": self.target, "outlines": self.outlines}
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """None: the data set's own are known."""
+        return ()
+
     def cases(self, slides: Path, annotations: Path) -> tuple[list[Case], list[str]]:
         """See ``DataSet``."""
         if self.outlines == "xml":

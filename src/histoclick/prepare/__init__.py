@@ -68,24 +68,34 @@ def prepare(
     """
     cases, notes = recipe.data_set.cases(slides, annotations)
     pieces = Pieces.open(out, recipe, splits or Splits({}), cases)
+    notes = [*notes, *(splits or Splits({})).gaps(pieces.splits)]
     if unnamed := [case.id for case in cases if case.id not in pieces.splits]:
-        notes = [*notes, f"{len(unnamed)} slides are in no split, left out: {unnamed[0]} ..."]
+        notes = [*notes, f"in no split, left out: {', '.join(unnamed)}"]
         cases = [case for case in cases if case.id in pieces.splits]
+    notes = [*notes, *pieces.others(cases)]
     todo = [case for case in cases if not pieces.is_done(case)]
     pieces.manifests()  # what is there is a patch set, also if this is interrupted
     begun(len(cases))
     progress = Progress(slides=len(cases) - len(todo))
     seen(progress)
     failures: list[str] = []
+    labels: set[str] = set()
     try:
         for result in _all_of(crew, pieces, recipe, todo, progress):
             if isinstance(result, Plan):
                 notes = [*notes, *result.notes]
+                labels |= result.labels
             elif isinstance(result, Failure):
                 failures.append(result.reason)
             seen(progress)
     finally:
         patches = pieces.manifests()
+    if len(todo) == len(cases) and labels:  # else it is not known what the other slides hold
+        notes += [
+            f"no slide has an object of class '{name}'; there are {', '.join(sorted(labels))}"
+            for name in recipe.data_set.named
+            if name not in labels
+        ]
     if cases and len(failures) == len(cases):
         raise HistoclickError(f"no slide could be used; the first: {failures[0]}")
     return Prepared(patches, len(cases), tuple(failures), tuple(notes))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from isal import isal_zlib
+from shapely import box
 
 from histoclick.annotations import read
 from histoclick.annotations.document import Canvas
@@ -61,12 +62,14 @@ class Cut:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where patches may be. ``facts``: of the slide, for the manifest."""
+    """Where patches may be. ``facts``: of the slide, for the manifest; ``labels``: all classes of
+    its annotations."""
 
     case: Case
     places: tuple[Corner, ...]
     facts: dict[str, Any]
     notes: tuple[str, ...]
+    labels: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -104,9 +107,22 @@ class Table:
             self.layers, left_out = recipe.data_set.layers(document)
         except HistoclickError as error:
             raise HistoclickError(f"{case.annotation}: {error}") from None
-        self.notes = (*self.slide.notes, *document.notes, *left_out)
+        self.labels = frozenset(document.labels)
+        self.notes = (*self.slide.notes, *document.notes, *left_out, *self._strays())
         values = np.array([layer.adds for layer in self.layers])
         self.painter = Painter([layer.shape for layer in self.layers], values)
+
+    def _strays(self) -> list[str]:
+        """What lies outside of the slide. Raises ``HistoclickError`` if all does."""
+        picture = box(0, 0, self.slide.width, self.slide.height)
+        count = sum(not picture.intersects(layer.shape) for layer in self.layers)
+        if count and count == len(self.layers):
+            raise HistoclickError(
+                f"{self.case.annotation}: all {count} outlines lie outside of the slide "
+                f"({self.slide.width}x{self.slide.height} px); are they another slide's, or in px "
+                "of another level?"
+            )
+        return [f"{count} of {len(self.layers)} outlines lie outside of the slide"] if count else []
 
     @cached_property
     def tissue(self) -> TissueMap:
@@ -167,7 +183,7 @@ def look(bench: Bench, case: Case) -> Plan:
         "annotation_hash": f"sha256:{hashlib.sha256(case.annotation.read_bytes()).hexdigest()}",
     }
     notes = tuple(f"{case.id}: {note}" for note in table.notes)
-    return Plan(case, tuple(places), facts, notes)
+    return Plan(case, tuple(places), facts, notes, table.labels)
 
 
 def cut(bench: Bench, job: Cut) -> Patches:

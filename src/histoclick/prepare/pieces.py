@@ -32,7 +32,7 @@ COLUMNS = {
     "annotation_file": "str", "annotation_hash": "str",
 }  # fmt: skip
 
-Row = dict[str, Any]  # COLUMNS but the split
+Row = dict[str, Any]  # COLUMNS but the split, and the bytes of image and mask
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Pieces:
         """
         wanted = {"recipe": recipe.facts, "splits": splits.facts}
         path, kept = out / CARD, {}
-        if path.exists():
+        if path.exists() and any((out / "slides").glob("*.json")):
             kept = _kept(path, wanted)
+        elif path.exists():
+            pass  # no slide was done by that recipe: a mended one may take its place
         elif out.exists() and any(out.iterdir()):
             raise HistoclickError(f"{out}: holds something else; give a new or an empty folder")
         assigned = kept | splits.assign((case.id for case in cases), kept)
@@ -74,7 +76,7 @@ class Pieces:
         piece = self._read(case.id)
         if piece is None:
             return False
-        if piece["made_from"] == _made_from(case):
+        if piece["made_from"] == _made_from(case) and self._all_there(case, piece["patches"]):
             return True
         for row in piece["patches"]:
             self.remove(case, row["id"])
@@ -90,6 +92,7 @@ class Pieces:
             replace(self._folder(case) / "masks" / f"{id_}.png", cell.mask)
             rows.append(
                 {"id": id_, "slide": case.id, "x0": cell.x0, "y0": cell.y0}
+                | {"bytes": [len(cell.image), len(cell.mask)]}
                 | {"mpp": recipe.mpp, "size": recipe.size_px}
                 | {"object_fraction": cell.object_fraction, "tissue_fraction": cell.tissue_fraction}
                 | plan.facts
@@ -123,6 +126,26 @@ class Pieces:
             partial.replace(path)
         return {split: len(patches) for split, patches in rows.items()}
 
+    def others(self, cases: list[Case]) -> list[str]:
+        """A sentence for each slide that is done and not among ``cases`` any more."""
+        here = {case.id for case in cases}
+        gone = [slide for slide in self.splits if slide not in here]
+        return [
+            f"{slide}: not among the slides any more; its {len(piece['patches'])} patches are kept "
+            f"(to remove them delete {self._piece(slide)})"
+            for slide in gone
+            if (piece := self._read(slide))
+        ]
+
+    def _all_there(self, case: Case, rows: list[Row]) -> bool:
+        """Whether the files of all patches are as long as they were written."""
+        for row in rows:
+            for part, size in zip(("images", "masks"), row["bytes"], strict=True):
+                path = self._folder(case) / part / f"{row['id']}.png"
+                if not path.is_file() or path.stat().st_size != size:
+                    return False
+        return True
+
     def _folder(self, case: Case) -> Path:
         return self.out / self.splits[case.id]
 
@@ -135,8 +158,9 @@ class Pieces:
             return None
         try:
             piece: dict[str, Any] = json.loads(path.read_bytes())
-            return piece if {"made_from", "patches"} <= piece.keys() else None
-        except (ValueError, AttributeError):
+            whole = {"made_from", "patches"} <= piece.keys()
+            return piece if whole and all("bytes" in row for row in piece["patches"]) else None
+        except (ValueError, AttributeError, TypeError):
             return None  # damaged: the slide is cut again
 
 
@@ -161,4 +185,6 @@ def _kept(path: Path, wanted: dict[str, Any]) -> dict[str, str]:
 def _made_from(case: Case) -> dict[str, Any]:
     """Changes when the slide or its annotation does, and is quick to find out."""
     digest = hashlib.sha256(case.annotation.read_bytes()).hexdigest()
-    return {"annotation_sha256": digest, "slide_bytes": case.slide.stat().st_size}
+    about = case.slide.stat()
+    slide = {"slide_bytes": about.st_size, "slide_mtime_ns": about.st_mtime_ns}
+    return {"annotation_sha256": digest, **slide}

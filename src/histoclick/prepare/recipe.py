@@ -125,14 +125,24 @@ class Splits:
         random.Random(self.seed).shuffle(order)
         given = {slide: kept[slide] for slide in order if slide in kept}
         counts, total = Counter(given.values()), sum(self.shares.values())
-        for slide in order:
-            if slide in given:
-                continue
+        todo = [slide for slide in order if slide not in given]
+        for left, slide in zip(range(len(todo), 0, -1), todo, strict=True):
             size = sum(counts.values()) + 1
-            lack = {name: w / total * size - counts[name] for name, w in self.shares.items()}
+            empty = [name for name in self.shares if not counts[name]]
+            # The last slides are for the splits that have none yet.
+            names = empty if len(empty) >= left else list(self.shares)
+            lack = {name: self.shares[name] / total * size - counts[name] for name in names}
             given[slide] = max(lack, key=lack.__getitem__)
             counts[given[slide]] += 1
         return given
+
+    def gaps(self, assigned: Mapping[str, str]) -> list[str]:
+        """A sentence for each split without a slide, and for each slide of a table that is not
+        there."""
+        splits = set(assigned.values())
+        found = [f"split {name} has no slide" for name in self.shares if name not in splits]
+        unknown = [slide for slide in self.fixed or () if slide not in assigned]
+        return found + [f"{slide}: in the table of splits, but no such slide" for slide in unknown]
 
 
 def _read_table(path: Path) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,15 @@ FILE = "checkpoint.pt"
 @dataclass
 class Progress:
     """How far a training is. ``seconds``: spent so far, all sessions together. ``best``: lowest
-    validation NoC, of ``best_step``."""
+    validation NoC, of ``best_step``, with the mean IoU over all clicks that decides between equals.
+    ``looked_step``: of the last validation."""
 
     step: int = 0
     seconds: float = 0.0
     best: float = float("inf")
+    best_iou: float = 0.0
     best_step: int = -1
-    history: list[dict[str, Any]] = field(default_factory=list)
+    looked_step: int = 0
 
 
 @dataclass

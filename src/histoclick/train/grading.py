@@ -35,21 +35,23 @@ class Grading(nn.Module):
         targets: NDArray[np.bool_],
         rngs: Sequence[np.random.Generator],
         clicks: int,
+        encoded: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The losses (B,) and the IoU (B,) after the graded click.
 
-        ``images``: (B, 3, S, S) float32 RGB in 0..1, or what ``encode`` made of them. ``targets``:
-        (B, S, S) bool.
+        ``images``: (B, 3, S, S) float32 RGB in 0..1; if they are ``encoded``, what ``encode`` made
+        of them. ``targets``: (B, S, S) bool.
         """
         trainee, learns = self._trainee, self._trainee.scenarios[self._scenario]
         device = next(self.net.parameters()).device
         narrow = self._settings.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
-            encoded = images
-            if isinstance(images, Tensor) and not learns.frozen_encoder:
+            seen = images
+            if not encoded:
                 trainee.train(self._scenario)
-                encoded = trainee.encode(images)
-            held = detached(encoded)
+                with torch.set_grad_enabled(not learns.frozen_encoder):
+                    seen = trainee.encode(images)
+            held = detached(seen)
             points = first_points(targets, rngs, self._settings.first_points)
             previous: Answer | None = None
             trainee.train(self._scenario, learning=False)
@@ -59,12 +61,14 @@ class Grading(nn.Module):
                     predicted = previous.logits[:, 0].float().cpu().numpy() > 0
                     points = next_points(points, targets, predicted, rngs)
             trainee.train(self._scenario)
-            answer = trainee.answer(encoded, points.to(device), previous)
-        wanted = torch.from_numpy(targets)[:, None].to(device)
+            answer = trainee.answer(seen, points.to(device), previous)
+            wanted = torch.from_numpy(targets)[:, None].to(device)
+            losses = trainee.loss(answer, wanted.float(), rngs)
         with torch.no_grad():
-            predicted_ = answer.logits > 0
-            both = (predicted_ & wanted).sum((1, 2, 3)) / (predicted_ | wanted).sum((1, 2, 3))
-        return trainee.loss(answer, wanted.float()), both
+            mask = answer.logits > 0
+            either = (mask | wanted).sum((1, 2, 3)).clamp(min=1)
+            ious = (mask & wanted).sum((1, 2, 3)) / either
+        return losses, ious
 
 
 def detached(value: Any) -> Any:

@@ -26,15 +26,15 @@ from histoclick.train.trainee import Trainee
 from histoclick.types import HistoclickError
 
 Encode = Callable[[Batch, slice], Any]  # of a part of a batch, what the network is shown
-Validate = Callable[[], float]  # NoC of the weights as they are now
+Validate = Callable[[], tuple[float, float]]  # NoC of the weights as they are now, mean IoU
 
 
 @dataclass(frozen=True)
 class Run:
     """Everything a training is made of. ``facts``: what must be the same when it goes on.
 
-    ``validate``: lower is better; asked at the end of every epoch. ``encode``: where what the
-    network is shown comes from, ``None`` for the images themselves.
+    ``validate``: a lower NoC is better, then a higher IoU; asked at the end of every epoch.
+    ``encode``: where what the network is shown comes from, ``None`` for the images themselves.
     """
 
     trainee: Trainee
@@ -68,8 +68,12 @@ def fit(
     settings, machine, trainee = run.settings, run.machine, run.trainee
     accelerator = Accelerator(
         cpu=machine.device == "cpu",
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        # Which weights are asked depends on the clicks: the first has no mask to go on from.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+        ],
     )
+    check_parts(run, accelerator.num_processes)
     trainee.net.to(accelerator.device)
     trainee.freeze(run.scenario)
     optimiser = make_optimiser(trainee, run.scenario, settings)
@@ -82,7 +86,6 @@ def fit(
         optimiser.load_state_dict(start.optimiser)
         progress, chosen = start.progress, start.chosen
     grading: nn.Module = accelerator.prepare_model(Grading(trainee, run.scenario, settings))
-    began = saved = last = time.monotonic()
     lead = accelerator.is_main_process
     with Log(run.folder, progress.step) if lead else nullcontext() as log:
 
@@ -93,43 +96,73 @@ def fit(
                     run.folder
                 )
 
-        for batch in run.samples.batches(settings, progress.step, plain=run.encode is not None):
-            if is_over(progress, run):
-                break
-            set_rates(optimiser, settings, progress, run)
-            loss, iou = take_step(run, accelerator, grading, optimiser, batch, progress.step)
-            if not math.isfinite(loss):
-                raise not_a_number(run, batch, progress.step)
-            progress.step += 1
-            follow(average, learning, min(settings.ema, (1 + progress.step) / (10 + progress.step)))
-            now = time.monotonic()
-            seconds, stop = agreed(
-                accelerator, progress.seconds + now - last, now - began >= session_s
-            )
-            progress.seconds, last = seconds, now
-            if log:
-                rate = optimiser.param_groups[0]["lr"]
-                log.step(progress, batch.clicks, loss, iou, rate)
-            seen(progress, loss)
-            epoch_ends = progress.step % run.samples.steps(settings) == 0
-            if lead and run.validate is not None and (epoch_ends or is_over(progress, run)):
+        def look() -> None:
+            """Validate, once for each epoch; what was learned until then is safe before."""
+            nonlocal chosen
+            ends = progress.step % run.samples.steps(settings) == 0 or is_over(progress, run)
+            if run.validate is None or not ends or progress.looked_step == progress.step:
+                return
+            save()
+            if lead:
                 with swapped(learning, average):
-                    noc = run.validate()
-                    if noc < progress.best:
-                        progress.best, progress.best_step = noc, progress.step
-                        chosen = copied(learning)
+                    noc, iou = run.validate()
+                    if (noc, -iou) < (progress.best, -progress.best_iou):
+                        progress.best, progress.best_iou = noc, iou
+                        progress.best_step, chosen = progress.step, copied(learning)
+                assert log is not None
+                log.validation(progress, noc)
+            progress.looked_step = progress.step
+            accelerator.wait_for_everyone()
+
+        if progress.step:
+            look()  # the last session may have ended before it could
+        began = saved = last = time.monotonic()
+        try:
+            for batch in run.samples.batches(settings, progress.step, plain=run.encode is not None):
+                if is_over(progress, run):
+                    break
+                set_rates(optimiser, settings, progress, run)
+                loss, iou = take_step(run, accelerator, grading, optimiser, batch, progress.step)
+                if not math.isfinite(loss):
+                    raise not_a_number(run, batch, progress.step)
+                progress.step += 1
+                decay = min(settings.ema, (1 + progress.step) / (10 + progress.step))
+                follow(average, learning, decay)
+                now = time.monotonic()
+                seconds, stop = agreed(
+                    accelerator, progress.seconds + now - last, now - began >= session_s
+                )
+                progress.seconds = seconds
                 if log:
-                    log.validation(progress, noc)
+                    rate = optimiser.param_groups[0]["lr"]
+                    log.step(progress, batch.clicks, loss, iou, rate)
+                seen(progress, loss)
+                look()
                 last = time.monotonic()  # looking is no training
-            if stop or now - saved >= machine.save_every_s:
-                save()
-                saved = time.monotonic()
-            if stop:
-                break
+                if stop or last - saved >= machine.save_every_s:
+                    save()
+                    saved = last
+                if stop:
+                    break
+        except KeyboardInterrupt:
+            save()
+            raise
         save()
     put(learning, chosen or average)
     trainee.train(run.scenario, learning=False)
     return progress
+
+
+def check_parts(run: Run, processes: int) -> None:
+    """Raise ``HistoclickError`` where a process, or a part that fits its memory, has too few."""
+    share, least = run.settings.batch // processes, run.trainee.least_part
+    part = min(share, run.machine.micro_batch or share)
+    rest = share % part if part else 0
+    if part < least or 0 < rest < least:
+        raise HistoclickError(
+            f"a batch of {run.settings.batch} for {processes} process(es) in parts of {part}: this "
+            f"model needs parts of {least} patches or more; use another --batch or --micro-batch"
+        )
 
 
 def take_step(
@@ -150,7 +183,7 @@ def take_step(
     micro = run.machine.micro_batch or len(share)
     parts = [slice(a, min(a + micro, share.stop)) for a in range(share.start, share.stop, micro)]
     optimiser.zero_grad(set_to_none=True)
-    total = torch.zeros(2, dtype=torch.float64)
+    total = torch.zeros(2)
     torch.manual_seed(
         hash((run.settings.seed, step, rank)) % 2**63
     )  # of whatever the network draws
@@ -158,13 +191,15 @@ def take_step(
         last = number == len(parts) - 1
         with nullcontext() if last else accelerator.no_sync(grading), out_of_memory_told():
             images = shown(run, batch, part, accelerator.device)
-            losses, ious = grading(images, batch.targets[part], batch.rngs[part], batch.clicks)
+            losses, ious = grading(
+                images, batch.targets[part], batch.rngs[part], batch.clicks, run.encode is not None
+            )
             (losses.sum() * (world / size)).backward()  # processes are averaged, patches summed
-        total += torch.stack([losses.detach().sum(), ious.sum()]).cpu().double() / size
+        total += torch.stack([losses.detach().sum(), ious.sum()]).float().cpu() / size
     if run.settings.clip:
         accelerator.clip_grad_norm_(trainable(optimiser), run.settings.clip)
     everywhere = accelerator.reduce(total.to(accelerator.device), "sum").cpu()
-    if everywhere.isfinite().all():
+    if everywhere[0].isfinite():
         optimiser.step()
     return float(everywhere[0]), float(everywhere[1])
 
@@ -261,7 +296,7 @@ def agreed(accelerator: Accelerator, seconds: float, stop: bool) -> tuple[float,
     them has to stop."""
     if accelerator.num_processes == 1:
         return seconds, stop
-    both = torch.tensor([seconds, float(stop)], dtype=torch.float64, device=accelerator.device)
+    both = torch.tensor([seconds, float(stop)], device=accelerator.device)
     total = accelerator.reduce(both, "sum")
     return float(total[0]) / accelerator.num_processes, bool(total[1] > 0)
 
@@ -282,9 +317,12 @@ def out_of_memory_told() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        told = str(error)
+        if isinstance(error, RuntimeError) and not (
+            "out of memory" in told or "can't allocate memory" in told
+        ):
             raise
         raise HistoclickError(
-            "out of memory; use a smaller --micro-batch (the result stays the same), "
+            "out of memory; use a smaller --micro-batch (it changes batch norm only), "
             "--checkpointing, or --set precision=bfloat16"
         ) from error

@@ -18,10 +18,12 @@ SHOWN = 8  # images of the first batch
 GREEN, RED = "#1a9850", "#d73027"
 
 
-def sanity_picture(samples: Samples, settings: Settings, path: Path) -> None:
+def sanity_picture(
+    samples: Samples, settings: Settings, path: Path, *, plain: bool = False
+) -> None:
     """The first batch as it is trained on: images, outlines of the targets, first clicks (green
     positive, red negative)."""
-    batch = samples.batch(settings, 0)
+    batch = samples.batch(settings, 0, plain=plain)
     count = min(SHOWN, len(batch.items))
     points = first_points(batch.targets[:count], batch.rngs[:count], settings.first_points)
     columns = min(count, 4)

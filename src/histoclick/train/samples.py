@@ -42,13 +42,15 @@ class Batch:
 class Samples:
     """All patches of some sets, in memory as they were decoded.
 
-    ``names``, ``slides``: for the card and for finding leaks. ``sha256``: of all sets.
+    ``names``, ``slides``: for the card and for finding leaks; without manifests (``has_slides`` is
+    False) each patch counts as a slide. ``sha256``: of all sets.
     """
 
     samples: tuple[Sample, ...]
     names: tuple[str, ...]
     slides: frozenset[str]
     sha256: str
+    has_slides: bool = True
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> Samples:
@@ -67,7 +69,9 @@ class Samples:
                     )
                 samples.append(sample)
         slides = frozenset(sample.slide for sample in samples)
-        return cls(tuple(samples), tuple(each.name for each in sets), slides, digest.hexdigest())
+        named = all(each.has_slides for each in sets)
+        names = tuple(each.name for each in sets)
+        return cls(tuple(samples), names, slides, digest.hexdigest(), named)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -117,7 +121,8 @@ class Samples:
             height, width = sample.mask.shape
             raise HistoclickError(
                 f"patch {sample.id} has {width}x{height} px and not {side_px}x{side_px}: images "
-                "that are encoded once have to be of one size; cut them alike, or set crop_px"
+                "that are encoded once have to be of one size; cut them alike, set crop_px, or "
+                "give --no-store"
             )
         return _tensors(sample)
 

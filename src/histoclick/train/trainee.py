@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from histoclick.models.card import Card
@@ -59,11 +60,12 @@ class Trainee(ABC):
     ``net``: everything that is saved. Images are (B, 3, S, S) float32 RGB in 0..1, at the size of
     the crops that training draws; points are (B, 2n, 3) as in ``models.clickmaps``, in px of those;
     targets are (B, 1, S, S) float32, 0 or 1. What size the network itself works at is its own
-    business.
+    business. ``least_part``: patches that have to go through it together while it learns.
     """
 
     net: nn.Module
     scenarios: Mapping[str, Scenario]
+    least_part = 1
 
     @abstractmethod
     def groups(self, scenario: str) -> list[Group]:
@@ -78,8 +80,8 @@ class Trainee(ABC):
         """The answer to all ``points``; ``previous`` is the one before the last of them."""
 
     @abstractmethod
-    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
-        """(B,) float32, one value per image."""
+    def loss(self, answer: Answer, targets: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        """(B,) float32, one value per image. ``rngs``: of each, if the loss draws anything."""
 
     @abstractmethod
     def save(self, folder: Path, card: Card) -> Card:
@@ -103,13 +105,33 @@ class Trainee(ABC):
         self.net.eval()
         if not learning:
             return
-        trains = self.scenarios[scenario].trains
-        for name, module in self.net.named_modules():
-            own = dict(module.named_parameters(recurse=False)) | dict(
-                module.named_buffers(recurse=False)
-            )
-            if own and all(trains(f"{name}.{each}" if name else each) for each in own):
-                module.training = True
+        _let_learn(self.net, "", self.scenarios[scenario].trains)
+
+
+def _let_learn(module: nn.Module, name: str, trains: Callable[[str], bool]) -> bool | None:
+    """Training mode for ``module`` if all that it and its parts hold learns; whether that is so,
+    ``None`` if there is nothing. Parts without weights, such as dropout, follow the module they
+    are in. Weights that nothing asks (``requires_grad`` off) decide nothing."""
+    prefix = f"{name}." if name else ""
+    held = [
+        trains(prefix + each)
+        for each, parameter in module.named_parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    held += [trains(prefix + each) for each, _ in module.named_buffers(recurse=False)]
+    empty = []
+    for each, part in module.named_children():
+        learns = _let_learn(part, prefix + each, trains)
+        if learns is None:
+            empty.append(part)
+        else:
+            held.append(learns)
+    learns = all(held) if held else None
+    if learns:
+        module.training = True
+        for part in empty:
+            part.train()
+    return learns
 
 
 def saved(

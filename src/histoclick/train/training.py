@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from histoclick.types import HistoclickError
 
 TARGET, MAX_CLICKS = 0.85, 20  # of validation: the first columns of the paper's tables
 WORK = "training"  # the folder inside of the model's, for everything but card and weights
+SLIDES = "slides.json"
+PATIENCE = timedelta(days=1)  # of processes that wait for the one that encodes or validates
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class Order:
     shared: bool = False
 
 
+def processes(device: str) -> PartialState:
+    """What this process is among those that ``torchrun`` started, or alone."""
+    return PartialState(cpu=device == "cpu", timeout=PATIENCE)
+
+
 def train(
     order: Order,
     settings: Settings,
@@ -69,19 +77,22 @@ def train(
     ``told`` hears of every stage, ``seen`` of every step (progress, number of steps, loss). Raises
     ``HistoclickError`` for bad data, a folder that holds something else, and what stops ``fit``.
     """
-    state = PartialState(cpu=machine.device == "cpu")
+    state = processes(machine.device)
     lead: bool = state.is_main_process
     card, folder = registry.find(order.base)
     work = order.out / WORK
     _check_out(order, resume)
     samples = Samples.read(order.data)
     validation = [open_patch_set(path) for path in order.validation]
-    _check_leaks(samples, validation, order)
+    learnt = samples.slides | slides_of(folder)
+    _check_leaks(learnt, validation, order)
     facts = {
         "base": card.id,
         "base_sha256": card.sha256,
         "scenario": order.scenario,
         "data_sha256": samples.sha256,
+        "validation": [f"{each.name} {each.check()}" for each in validation],
+        "validation_limit": order.validation_limit,
         "settings": settings.facts,
     }
     begun = read_checkpoint(work) if resume else None
@@ -99,14 +110,15 @@ def train(
     if lead:
         work.mkdir(parents=True, exist_ok=True)
         (work / "settings.toml").write_text(tomli_w.dumps(facts), encoding="utf-8")
-        sanity_picture(samples, settings, work / "batch.png")
-        told(f"What the network sees of the first batch: {work / 'batch.png'}")
     encode = _stored(order, trainee, samples, settings, state, told)
+    if lead:
+        sanity_picture(samples, settings, work / "batch.png", plain=encode is not None)
     measured: dict[str, Any] = {}
 
-    def validate() -> float:
-        measured.update(_measure(trainee, card, validation, order.validation_limit))
-        return float(measured["noc85"])
+    def validate() -> tuple[float, float]:
+        found, iou = _measure(trainee, card, validation, order.validation_limit)
+        measured.update(found)
+        return float(found["noc85"]), iou
 
     run = Run(
         trainee, order.scenario, samples, settings, machine, work, facts,
@@ -120,7 +132,12 @@ def train(
         if validation:
             validate()
         made = _card(card, order, samples, validation, settings, progress, measured)
-        _finish(trainee, made, order.out, samples)
+        made.training["augmentation"] = (
+            "turns and mirrors"
+            if encode or not settings.augment
+            else ("turns, mirrors, scale, stain, blur and JPEG")
+        )
+        _finish(trainee, made, order.out, learnt)
     state.wait_for_everyone()
     return True
 
@@ -138,13 +155,20 @@ def _check_out(order: Order, resume: bool) -> None:
         raise HistoclickError(f"{out}: holds something else; choose another folder")
 
 
-def _check_leaks(samples: Samples, validation: Sequence[PatchSet], order: Order) -> None:
+def slides_of(folder: Path) -> frozenset[str]:
+    """The slides that the model in ``folder`` was trained on here, and its bases before it."""
+    path = folder / WORK / SLIDES
+    return frozenset(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else frozenset()
+
+
+def _check_leaks(learnt: frozenset[str], validation: Sequence[PatchSet], order: Order) -> None:
     slides = {patch.slide for patches in validation for patch in patches}
-    both = sorted(samples.slides & slides)
+    both = sorted(learnt & slides)
     if both and not order.shared:
         raise HistoclickError(
-            f"{len(both)} slides are in both --data and --val ({both[0]} ...): what is measured on "
-            "them says nothing; split by slide, or give --shared-slides"
+            f"{len(both)} slides are in both --data (or what the base was trained on) and --val "
+            f"({both[0]} ...): what is measured on them says nothing; split by slide, or give "
+            "--shared-slides"
         )
 
 
@@ -174,8 +198,9 @@ def _stored(
 
 def _measure(
     trainee: Trainee, base: Card, validation: Sequence[PatchSet], limit: int
-) -> dict[str, Any]:
-    """NoC of the weights as they are now, by the deterministic user of the evaluation."""
+) -> tuple[dict[str, Any], float]:
+    """NoC of the weights as they are now, by the deterministic user of the evaluation, and the mean
+    IoU over all clicks."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         folder.mkdir()
@@ -197,7 +222,7 @@ def _measure(
             for target in (0.80, 0.85, 0.90)
         },
         "nof85": metrics.nof(ious, TARGET, MAX_CLICKS),
-    }
+    }, float(ious.mean())
 
 
 def _card(
@@ -211,7 +236,8 @@ def _card(
 ) -> Card:
     """Everything but what ``Trainee.save`` fills in."""
     title = f"{base.id}, trained further ({order.scenario}) on {', '.join(samples.names)}."
-    data = f"{', '.join(samples.names)}: {len(samples)} patches, {len(samples.slides)} slides"
+    slides = f"{len(samples.slides)} slides" if samples.has_slides else "slides not known"
+    data = f"{', '.join(samples.names)}: {len(samples)} patches, {slides}"
     training = {
         "base": base.id,
         "base_sha256": base.sha256,
@@ -219,7 +245,7 @@ def _card(
         "data": list(samples.names),
         "data_sha256": samples.sha256,
         "patches": len(samples),
-        "slides": len(samples.slides),
+        "slides": len(samples.slides) if samples.has_slides else "not known",
         "validation": [each.name for each in validation],
         "steps": progress.step,
         "minutes": round(progress.seconds / 60, 1),
@@ -241,12 +267,12 @@ def _card(
     )
 
 
-def _finish(trainee: Trainee, card: Card, out: Path, samples: Samples) -> None:
+def _finish(trainee: Trainee, card: Card, out: Path, learnt: frozenset[str]) -> None:
     """The model folder, its card last: with it, it is a model."""
     work = out / WORK
     curve_picture(work)
-    slides = json.dumps(sorted(samples.slides), indent=0, ensure_ascii=False)
-    (work / "slides.json").write_text(slides, encoding="utf-8")
+    slides = json.dumps(sorted(learnt), indent=0, ensure_ascii=False)
+    (work / SLIDES).write_text(slides, encoding="utf-8")
     trainee.save(out, card).write(out)
     shutil.rmtree(work / "embeddings", ignore_errors=True)
     (work / FILE).unlink(missing_ok=True)

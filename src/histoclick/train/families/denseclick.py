@@ -6,9 +6,10 @@ laboratory's own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,7 +59,7 @@ class DenseClickTrainee(Trainee):
         logits = F.interpolate(low, size, mode="bilinear", align_corners=False)
         return Answer(logits, torch.sigmoid(low))
 
-    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
+    def loss(self, answer: Answer, targets: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """As the shipped weights were trained, without the weights at the clicks."""
         focal = normalized_focal_loss(answer.logits, targets)
         return focal + 0.5 * dice_loss(answer.logits, targets)

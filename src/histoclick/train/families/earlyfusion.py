@@ -6,9 +6,10 @@ The memory between clicks is the probability map, as in the published training.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,7 +62,7 @@ class EarlyFusionTrainee(Trainee):
         logits = self._resized(seen.logits.float(), self._crop_px)
         return Answer(logits, torch.sigmoid(seen.logits.float()), seen)
 
-    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
+    def loss(self, answer: Answer, targets: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """Normalized focal loss, and cross entropy of the auxiliary logits."""
         losses = normalized_focal_loss(answer.logits, targets)
         if answer.parts.auxiliary is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ class FocalClickTrainee(EarlyFusionTrainee):
     def __init__(self, net: FocalClickNet, architecture: str, crop_px: int, side_px: int) -> None:
         super().__init__(net, crop_px, side_px)
         self._architecture = architecture
+        if architecture.startswith("hrnet"):
+            self.least_part = 2  # OCR's batch norm sees one value per channel and patch
         # Published multiples of the rate: 0.1 for SegFormer's backbone, 2 for HRNet's.
         segformer = architecture.startswith("segformer")
         self.slow = ("feature_extractor.backbone.",) if segformer else ("feature_extractor.",)
@@ -57,8 +60,8 @@ class FocalClickTrainee(EarlyFusionTrainee):
         coarse: Coarse = self.net(inputs[:, :3], inputs[:, 3:], points)
         return Seen(coarse.logits, coarse.auxiliary)
 
-    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
-        """Of the coarse answer, and of the refiner on a focus crop drawn by PyTorch's generator."""
+    def loss(self, answer: Answer, targets: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
+        """Of the coarse answer, and of the refiner on a focus crop drawn for each image."""
         turn: Turn = answer.parts
         losses = normalized_focal_loss(answer.logits, targets)
         if turn.coarse.auxiliary is not None:
@@ -66,8 +69,7 @@ class FocalClickTrainee(EarlyFusionTrainee):
             losses = losses + AUXILIARY * binary_cross_entropy(auxiliary, targets)
         size = (self._side_px, self._side_px)
         masks = (self._resized(targets, self._side_px) > 0.5)[:, 0].cpu().numpy()
-        rng = np.random.default_rng(int(torch.randint(2**31, (1,))))
-        rois = [focus.draw_focus(mask, rng) for mask in masks]
+        rois = [focus.draw_focus(mask, rng) for mask, rng in zip(masks, rngs, strict=True)]
         device = targets.device
         wanted = focus.look(torch.from_numpy(masks)[:, None].float(), rois, size) > 0.5
         borders = np.stack([focus.trimap(mask) for mask in wanted[:, 0].numpy()])

@@ -19,6 +19,7 @@ class RitmTrainee(EarlyFusionTrainee):
     """RITM while it learns."""
 
     net: RitmNet
+    least_part = 2  # OCR's batch norm sees one value per channel and patch
 
     def __init__(self, net: RitmNet, architecture: str, crop_px: int) -> None:
         super().__init__(net, crop_px, crop_px)

@@ -7,10 +7,11 @@ IoU is (Kirillov et al. 2023); the paper's decoder has one mask and predicts no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +22,7 @@ from histoclick.models.sam.family import official
 from histoclick.models.sam.keys import to_native, to_official
 from histoclick.models.sam.network import REFINE, build, decode
 from histoclick.models.sam.segmenter import MEAN, STD, upsample
+from histoclick.models.sam.tinyvit import TinyViT
 from histoclick.train.losses import normalized_focal_loss
 from histoclick.train.trainee import Answer, Group, Scenario, Trainee, saved
 from histoclick.types import HistoclickError
@@ -104,7 +106,7 @@ class SamTrainee(Trainee):
         best = torch.cat([_best(part) for part in decoded])[order]
         return Answer(self._large(best), best, decoded)
 
-    def loss(self, answer: Answer, targets: Tensor) -> Tensor:
+    def loss(self, answer: Answer, targets: Tensor, rngs: Sequence[np.random.Generator]) -> Tensor:
         """Normalized focal loss of the best mask, and the error of the predicted IoUs."""
         losses = targets.new_zeros(len(targets))
         for users, lowres, iou in answer.parts:
@@ -126,7 +128,11 @@ class SamTrainee(Trainee):
 
     def save_memory(self) -> None:
         """Layers of the encoder are computed again for the gradient."""
-        self._model.vision_encoder.gradient_checkpointing_enable()
+        if isinstance(self._model.vision_encoder, TinyViT):
+            super().save_memory()
+        encoder = self._model.vision_encoder
+        newer = getattr(encoder, "activation_checkpointing_enable", None)  # its name from 5.24 on
+        (newer or encoder.gradient_checkpointing_enable)()
 
     def _prompts(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 2n, 2) of x, y on the encoder's input, and (B, 2n): 1, 0, or -1 for padding."""
