@@ -19,6 +19,7 @@ from shapely import MultiPolygon, Polygon
 from histoclick.geometry import Rect
 from histoclick.types import Mask
 
+_FINE = 2.0**20  # places in a px that cuts are rounded to
 _CUTS = 2**22  # made at once: about 40 bytes each
 
 Ints = NDArray[np.int64]
@@ -185,7 +186,11 @@ class _Edges:
         # In the frame of the shapes, where every grid finds the same place; and as a share of the
         # way, not with a slope, which could be infinite.
         way = (grid.centre(row) - top) / (self.bottom[edge] - top)
-        return self.shape[edge], row, grid.column(x0 + way * (self.x1[edge] - x0))
+        x = x0 + way * (self.x1[edge] - x0)
+        # To a millionth of a px: what is left of a float's last digits when a window's corner is
+        # taken away would let the same place fall on either side of a centre.
+        x = np.rint(x * _FINE) / _FINE
+        return self.shape[edge], row, grid.column(x)
 
     def pieces(self, grid: _Grid) -> list[tuple[int, int]]:
         """All rows in pieces (start, end) of not many more than ``_CUTS`` cuts."""
