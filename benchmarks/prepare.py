@@ -7,7 +7,7 @@ The bare loop opens the slide once and calls ``read_region`` on the level that f
 and throws the pixels away. ``prepare`` reads annotations, finds the tissue and the patches, reads
 them, and writes images, masks and manifest. Both are run in turn; memory is the peak of the process
 and of its largest child. Every patch with object in it is taken here (1 % to 100 %), so that there
-are enough of them to time; the start of the processes is included.
+are enough of them to time, of several links to the slide; the start of the processes is included.
 """
 
 from __future__ import annotations
@@ -64,20 +64,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slides", type=Path, help="folder of 'histoclick phantom'")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--copies", type=int, default=6, help="links to each slide, as if others")
+    parser.add_argument("--magnifications", type=float, nargs="+", default=(20, 40))
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
+    place = tempfile.TemporaryDirectory()
+    slides = Path(place.name)
+    for path in options.slides.glob("*.tif"):
+        outlines = path.with_suffix(".xml")
+        for copy in range(options.copies if outlines.exists() else 0):
+            (slides / f"{path.stem}-{copy}.tif").symlink_to(path.resolve())
+            (slides / f"{path.stem}-{copy}.xml").symlink_to(outlines.resolve())
     lines = [
         "| magnification | patches | bare loop, patches/s | workers | prepare, patches/s | ratio "
         "| peak memory, MB |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for magnification in (20, 40):
+    for magnification in options.magnifications:
         for workers in (1, 2):
             pairs, peaks, count = [], [], 0
             for _ in range(options.rounds):
-                with tempfile.TemporaryDirectory() as place:
-                    out = Path(place) / "set"
-                    seconds, peak = prepare(options.slides, out, magnification, workers)
+                with tempfile.TemporaryDirectory() as made:
+                    out = Path(made) / "set"
+                    seconds, peak = prepare(slides, out, magnification, workers)
                     table = pd.read_parquet(out / "patches.parquet")
                     shutil.rmtree(out)
                 by_slide = {
@@ -85,7 +94,7 @@ def main() -> None:
                     for name, rows in table.groupby("slide_file")
                 }
                 plain = sum(
-                    bare(options.slides / name, regions, 10 / magnification, 400)
+                    bare(slides / name, regions, 10 / magnification, 400)
                     for name, regions in by_slide.items()
                 )
                 count = len(table)
@@ -94,7 +103,7 @@ def main() -> None:
             plain, seconds = (statistics.median(column) for column in zip(*pairs, strict=True))
             ratio = statistics.median(a / b for a, b in pairs)
             lines.append(
-                f"| x{magnification} | {count} | {count / plain:.1f} "
+                f"| x{magnification:g} | {count} | {count / plain:.1f} "
                 f"| {workers} | {count / seconds:.1f} | {ratio:.2f} | {max(peaks):.0f} |"
             )
             print(lines[-1], flush=True)
