@@ -19,7 +19,7 @@ from shapely import MultiPolygon, Polygon
 from histoclick.geometry import Rect
 from histoclick.types import Mask
 
-_FINE = 2.0**20  # places in a px that cuts are rounded to
+_FINE = 2.0**30  # places in a px that cuts are rounded to; far below annotations.runs.TIE_PX
 _CUTS = 2**22  # made at once: about 40 bytes each
 
 Ints = NDArray[np.int64]
@@ -187,7 +187,7 @@ class _Edges:
         # way, not with a slope, which could be infinite.
         way = (grid.centre(row) - top) / (self.bottom[edge] - top)
         x = x0 + way * (self.x1[edge] - x0)
-        # To a millionth of a px: what is left of a float's last digits when a window's corner is
+        # To a billionth of a px: what is left of a float's last digits when a window's corner is
         # taken away would let the same place fall on either side of a centre.
         x = np.rint(x * _FINE) / _FINE
         return self.shape[edge], row, grid.column(x)
