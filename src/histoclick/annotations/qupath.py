@@ -118,6 +118,9 @@ def _read_object(
     name = _text(properties.get("name"))
     if feature.get("nucleusGeometry"):
         gathering.tell("left out the nucleus of {}", where, "cell")
+    kind = _text(properties.get("objectType"))
+    if kind not in ("", "annotation", "detection"):
+        gathering.tell(f"read {{}} of kind '{kind[:40]}' as plain annotations", where)
     extras = {"measurements": "measurements", "metadata": "metadata", "isLocked": "lock"}
     for key, what in extras.items():
         if properties.get(key):

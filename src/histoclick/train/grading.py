@@ -52,7 +52,7 @@ class Grading(nn.Module):
                 with torch.set_grad_enabled(not learns.frozen_encoder):
                     seen = trainee.encode(images)
             held = detached(seen)
-            points = first_points(targets, rngs, self._settings.first_points)
+            points = first_points(targets, rngs, self._settings.first_points, trainee.first_clicks)
             previous: Answer | None = None
             trainee.train(self._scenario, learning=False)
             with torch.no_grad():

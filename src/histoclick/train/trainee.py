@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from histoclick.models.card import Card
 from histoclick.models.weights import sha256, write_safetensors
+from histoclick.train.points import RITM, FirstClicks
 from histoclick.types import HistoclickError
 
 
@@ -61,11 +62,13 @@ class Trainee(ABC):
     the crops that training draws; points are (B, 2n, 3) as in ``models.clickmaps``, in px of those;
     targets are (B, 1, S, S) float32, 0 or 1. What size the network itself works at is its own
     business. ``least_part``: patches that have to go through it together while it learns.
+    ``first_clicks``: how its users begin.
     """
 
     net: nn.Module
     scenarios: Mapping[str, Scenario]
     least_part = 1
+    first_clicks: FirstClicks = RITM
 
     @abstractmethod
     def groups(self, scenario: str) -> list[Group]:

@@ -20,6 +20,7 @@ from histoclick.train.losses import (
     border_focal_loss,
     normalized_focal_loss,
 )
+from histoclick.train.points import FOCALCLICK
 from histoclick.train.trainee import Answer, check_scenario, saved
 
 
@@ -35,6 +36,7 @@ class FocalClickTrainee(EarlyFusionTrainee):
     """FocalClick while it learns. Clicks are answered by the coarse network alone, as published."""
 
     net: FocalClickNet
+    first_clicks = FOCALCLICK
 
     def __init__(self, net: FocalClickNet, architecture: str, crop_px: int, side_px: int) -> None:
         super().__init__(net, crop_px, side_px)
