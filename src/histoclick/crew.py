@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
 from typing import Any, Generic, Self, TypeVar
 
 from histoclick.types import HistoclickError
@@ -99,10 +100,14 @@ class Processes(Crew[Tool]):
     and left to finish they take as long as a patch after Ctrl-C.
     """
 
-    def __init__(self, load: Callable[[], Tool], workers: int) -> None:
+    def __init__(
+        self, load: Callable[[], Tool], workers: int, context: BaseContext | None = None
+    ) -> None:
         if workers < 1:
             raise HistoclickError(f"{workers} workers can do nothing; give at least 1")
         self._load = load
+        # Afresh unless asked otherwise: copies of a process that has used torch may hang.
+        self._context: Any = context or multiprocessing.get_context("spawn")
         self._workers = workers
         self._idle: list[_Process] = []
 
@@ -117,7 +122,7 @@ class Processes(Crew[Tool]):
         try:
             while True:
                 for item in islice(todo, self._workers - len(busy)):
-                    worker = self._idle.pop() if self._idle else _Process(self._load)
+                    worker = self._idle.pop() if self._idle else _Process(self._load, self._context)
                     busy[worker.pipe] = worker
                     worker.ask(task, item)
                 if not busy:
@@ -138,11 +143,24 @@ class Processes(Crew[Tool]):
             self._idle.pop().kill()
 
 
-class _Process:
-    """Started afresh (spawn): forked copies of a process that has used torch may hang."""
+def preloaded(*modules: str) -> BaseContext:
+    """How to start processes that have ``modules`` already: as copies of one that imports them.
 
-    def __init__(self, load: Callable[[], Any]) -> None:
-        context = multiprocessing.get_context("spawn")
+    That one is started at once; call this before your own imports, and they are made side by side.
+    Not for modules that load torch. Where processes cannot be copied (Windows), all start afresh.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(list(modules))
+    with _no_interrupts():
+        forkserver.ensure_running()
+    return multiprocessing.get_context("forkserver")
+
+
+class _Process:
+    def __init__(self, load: Callable[[], Any], context: Any) -> None:
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, load), daemon=True)
         with _no_interrupts():  # a process that is starting would die of Ctrl-C with a traceback

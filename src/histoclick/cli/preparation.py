@@ -12,6 +12,8 @@ from histoclick.cli.console import INCOMPLETE, say
 from histoclick.types import HistoclickError
 
 if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
     from histoclick.crew import Crew
     from histoclick.datasets.cases import DataSet
     from histoclick.prepare import Bench, Prepared, Recipe
@@ -64,6 +66,10 @@ def prepare(
     ] = None,
 ) -> None:
     """Cut patches out of slides, where enough of them is object; the defaults are the paper's."""
+    from histoclick.crew import preloaded
+
+    count = workers or processors()
+    context = preloaded("histoclick.cli", "histoclick.prepare") if count > 1 and ray is None else None
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -76,7 +82,7 @@ def prepare(
         chosen, 10 / magnification, patch_size, stride, object_fraction, tissue_fraction, mpp, icc
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with make_crew(recipe, workers, ray) as crew, Bars(*columns, TimeRemainingColumn()) as bars:
+    with make_crew(recipe, workers, ray, context) as crew, Bars(*columns, TimeRemainingColumn()) as bars:
         by_slide, by_place = (
             bars.add_task("slides", total=None),
             bars.add_task("places", total=None),
@@ -125,7 +131,9 @@ def choose(
     raise HistoclickError(f"no data set '{data_set}'; give camelyon16, paip2019 or folder")
 
 
-def make_crew(recipe: Recipe, workers: int, ray: str | None) -> Crew[Bench]:
+def make_crew(
+    recipe: Recipe, workers: int, ray: str | None, context: BaseContext | None
+) -> Crew[Bench]:
     """Who reads the slides."""
     from functools import partial
 
@@ -138,7 +146,7 @@ def make_crew(recipe: Recipe, workers: int, ray: str | None) -> Crew[Bench]:
             raise HistoclickError("--workers and --ray: a Ray cluster knows its workers; give one")
         return RayCluster(load, ray)
     count = workers or processors()
-    return Alone(load()) if count == 1 else Processes(load, count)
+    return Alone(load()) if count == 1 else Processes(load, count, context)
 
 
 def processors() -> int:

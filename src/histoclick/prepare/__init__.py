@@ -67,21 +67,22 @@ def prepare(
     after every job. Raises ``HistoclickError`` when nothing could be done.
     """
     cases, notes = recipe.data_set.cases(slides, annotations)
-    pieces = Pieces.open(out, recipe, splits or Splits({}), cases)
+    pieces = Pieces.open(out.resolve(), recipe, splits or Splits({}), cases)
     notes = [*notes, *(splits or Splits({})).gaps(pieces.splits)]
     if unnamed := [case.id for case in cases if case.id not in pieces.splits]:
         notes = [*notes, f"in no split, left out: {', '.join(unnamed)}"]
         cases = [case for case in cases if case.id in pieces.splits]
     notes = [*notes, *pieces.others(cases)]
     todo = [case for case in cases if not pieces.is_done(case)]
-    pieces.manifests()  # what is there is a patch set, also if this is interrupted
     begun(len(cases))
     progress = Progress(slides=len(cases) - len(todo))
     seen(progress)
     failures: list[str] = []
     labels: set[str] = set()
     try:
-        for result in _all_of(crew, pieces, recipe, todo, progress):
+        for number, result in enumerate(_all_of(crew, pieces, recipe, todo, progress)):
+            if not number:  # others are at work meanwhile
+                pieces.manifests()  # what is there is a patch set, also if this process is killed
             if isinstance(result, Plan):
                 notes = [*notes, *result.notes]
                 labels |= result.labels
@@ -116,14 +117,21 @@ def _all_of(
             if isinstance(result, Plan):
                 under_way[id_] = _Open(result, len(result.places), [])
                 parts = range(0, len(result.places), AT_ONCE)
-                cuts += [Cut(result.case, result.places[a : a + AT_ONCE]) for a in reversed(parts)]
+                folder = pieces.folder(result.case)
+                cuts += [
+                    Cut(result.case, result.places[a : a + AT_ONCE], folder)
+                    for a in reversed(parts)
+                ]
                 progress.places += len(result.places)
             elif isinstance(result, Patches) and id_ in under_way:
                 slide = under_way[id_]
-                slide.rows += pieces.write(recipe, slide.plan, result)
+                slide.rows += pieces.rows(recipe, slide.plan, result)
                 slide.left -= result.places
                 progress.looked += result.places
                 progress.patches += len(result.cells)
+            elif isinstance(result, Patches):  # of a slide that failed in another place
+                for cell in result.cells:
+                    pieces.remove(result.case, cell.id)
             elif isinstance(result, Failure):
                 if id_ in failed:
                     continue  # by another part of the same slide

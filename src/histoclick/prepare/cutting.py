@@ -1,6 +1,8 @@
 """Cutting one slide: where its patches lie, and their pixels.
 
-Both are tasks for a crew (see ``crew``): they read slides and annotations and write nothing.
+Both are tasks for a crew (see ``crew``). Patches are written where they are cut: their pixels are
+too many to be sent to another process. A file is there whole or not at all, and cutting twice
+writes the same, so it does not matter when somebody falls.
 """
 
 from __future__ import annotations
@@ -8,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,7 @@ from shapely import box
 from histoclick.annotations import read
 from histoclick.annotations.document import Canvas
 from histoclick.datasets.cases import Case
+from histoclick.files import replace
 from histoclick.geometry import Rect
 from histoclick.masks import Painter
 from histoclick.prepare.grid import Grid
@@ -35,14 +40,15 @@ Corner = tuple[int, int]  # x, y: top left of a patch, px of level 0
 
 @dataclass(frozen=True)
 class Cell:
-    """A patch. ``x0``, ``y0``: top left corner, px of level 0. ``image``, ``mask``: as PNG."""
+    """A patch that was written. ``x0``, ``y0``: top left corner, px of level 0. ``sizes``: of the
+    files of image and mask, bytes."""
 
+    id: str
     x0: int
     y0: int
     object_fraction: float
     tissue_fraction: float
-    image: bytes
-    mask: bytes
+    sizes: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,11 @@ class Look:
 
 @dataclass(frozen=True)
 class Cut:
-    """The job of cutting the patches among some of them."""
+    """The job of cutting the patches among some of them, into the patch set ``folder``."""
 
     case: Case
     places: tuple[Corner, ...]
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -153,13 +160,22 @@ class Bench:
 
 
 def work(bench: Bench, job: Look | Cut) -> Plan | Patches | Failure:
-    """Do a job. Whatever a broken slide does, it is told, and the others go on."""
+    """Do a job. Whatever a broken slide does, it is told, and the others go on.
+
+    Raises ``OSError`` if a patch cannot be written.
+    """
     try:
-        return look(bench, job.case) if isinstance(job, Look) else cut(bench, job)
+        if isinstance(job, Look):
+            return look(bench, job.case)
+        cells = list(cut(bench, job))
     except HistoclickError as error:
         return Failure(job.case, str(error))
     except Exception as error:  # noqa: BLE001 - decoders of strangers' files raise anything
         return Failure(job.case, f"{job.case.slide}: {type(error).__name__}: {error}")
+    for cell, image, mask in cells:
+        replace(job.folder / "images" / f"{cell.id}.png", image)
+        replace(job.folder / "masks" / f"{cell.id}.png", mask)
+    return Patches(job.case, len(job.places), tuple(cell for cell, _, _ in cells))
 
 
 def look(bench: Bench, case: Case) -> Plan:
@@ -186,23 +202,24 @@ def look(bench: Bench, case: Case) -> Plan:
     return Plan(case, tuple(places), facts, notes, table.labels)
 
 
-def cut(bench: Bench, job: Cut) -> Patches:
-    """Cut the patches with enough object and tissue. Raises ``HistoclickError`` where the slide is
-    damaged."""
+def cut(bench: Bench, job: Cut) -> Iterator[tuple[Cell, bytes, bytes]]:
+    """The patches with enough object and tissue, with image and mask as PNG files.
+
+    Raises ``HistoclickError`` where the slide is damaged.
+    """
     recipe, table = bench.recipe, bench.table(job.case)
     size, (low, high) = recipe.size_px, recipe.object_fraction
-    cells = []
     for x0, y0 in job.places:
         rect0 = cell_rect(table.slide, recipe, x0, y0)
         mask: Mask = table.painter.band(rect0, size, size)
-        share = float(mask.mean())
+        share = np.count_nonzero(mask) / mask.size
         if not low <= share <= high or not share:
             continue
         tissue = table.tissue.fraction(rect0)
         if tissue >= recipe.tissue_fraction:
-            image = table.slide.read(rect0, size, size)
-            cells.append(Cell(x0, y0, share, tissue, encode(image), encode(mask)))
-    return Patches(job.case, len(job.places), tuple(cells))
+            image, outline = encode(table.slide.read(rect0, size, size)), encode(mask)
+            id_, sizes = f"{job.case.id}_x{x0}_y{y0}", (len(image), len(outline))
+            yield Cell(id_, x0, y0, share, tissue, sizes), image, outline
 
 
 def cell_rect(slide: Slide, recipe: Recipe, x0: float, y0: float) -> Rect:

@@ -25,11 +25,11 @@ from histoclick.types import HistoclickError
 
 CARD = "prepare.toml"
 COLUMNS = {
-    "id": "str", "slide": "str", "split": "str", "x0": "int64", "y0": "int64", "mpp": "float64",
-    "size": "int32", "object_fraction": "float64", "tissue_fraction": "float64",
-    "slide_file": "str", "slide_width": "int64", "slide_height": "int64",
-    "slide_mpp_x": "float64", "slide_mpp_y": "float64", "source_hash": "str",
-    "annotation_file": "str", "annotation_hash": "str",
+    "id": "string", "slide": "string", "split": "string", "x0": "int64", "y0": "int64",
+    "mpp": "float64", "size": "int32", "object_fraction": "float64", "tissue_fraction": "float64",
+    "slide_file": "string", "slide_width": "int64", "slide_height": "int64",
+    "slide_mpp_x": "float64", "slide_mpp_y": "float64", "source_hash": "string",
+    "annotation_file": "string", "annotation_hash": "string",
 }  # fmt: skip
 
 Row = dict[str, Any]  # COLUMNS but the split, and the bytes of image and mask
@@ -83,21 +83,19 @@ class Pieces:
         self._piece(case.id).unlink()
         return False
 
-    def write(self, recipe: Recipe, plan: Plan, patches: Patches) -> list[Row]:
-        """Write patches; returns their rows."""
-        case, rows = patches.case, []
-        for cell in patches.cells:
-            id_ = f"{case.id}_x{cell.x0}_y{cell.y0}"
-            replace(self._folder(case) / "images" / f"{id_}.png", cell.image)
-            replace(self._folder(case) / "masks" / f"{id_}.png", cell.mask)
-            rows.append(
-                {"id": id_, "slide": case.id, "x0": cell.x0, "y0": cell.y0}
-                | {"bytes": [len(cell.image), len(cell.mask)]}
-                | {"mpp": recipe.mpp, "size": recipe.size_px}
-                | {"object_fraction": cell.object_fraction, "tissue_fraction": cell.tissue_fraction}
-                | plan.facts
-            )
-        return rows
+    def folder(self, case: Case) -> Path:
+        """The patch set that a slide belongs to."""
+        return self.out / self.splits[case.id]
+
+    def rows(self, recipe: Recipe, plan: Plan, patches: Patches) -> list[Row]:
+        """The rows of patches that were written."""
+        return [
+            {"id": cell.id, "slide": patches.case.id, "x0": cell.x0, "y0": cell.y0}
+            | {"bytes": list(cell.sizes), "mpp": recipe.mpp, "size": recipe.size_px}
+            | {"object_fraction": cell.object_fraction, "tissue_fraction": cell.tissue_fraction}
+            | plan.facts
+            for cell in patches.cells
+        ]
 
     def finish(self, case: Case, rows: list[Row]) -> None:
         """Note that a slide is done."""
@@ -108,12 +106,14 @@ class Pieces:
     def remove(self, case: Case, id_: str) -> None:
         """A patch of a slide that cannot be used after all."""
         for part in ("images", "masks"):
-            (self._folder(case) / part / f"{id_}.png").unlink(missing_ok=True)
+            (self.folder(case) / part / f"{id_}.png").unlink(missing_ok=True)
 
     def manifests(self) -> dict[str, int]:
         """Write the manifest of every patch set from all pieces; their number of patches."""
-        import pandas as pd  # here, because workers import this module and start faster without
+        import pyarrow as pa  # here, because workers import this module and start faster without
+        from pyarrow import parquet
 
+        schema = pa.schema(list(COLUMNS.items()))
         rows: dict[str, list[Row]] = {split: [] for split in sorted(set(self.splits.values()))}
         for slide, split in sorted(self.splits.items()):
             piece = self._read(slide)
@@ -121,8 +121,7 @@ class Pieces:
         for split, patches in rows.items():
             path = self.out / split / "patches.parquet"
             partial = path.with_name("patches.parquet.partial")
-            table = pd.DataFrame(patches, columns=list(COLUMNS)).astype(COLUMNS)
-            table.to_parquet(partial, index=False)
+            parquet.write_table(pa.Table.from_pylist(patches, schema), partial)
             partial.replace(path)
         return {split: len(patches) for split, patches in rows.items()}
 
@@ -141,13 +140,10 @@ class Pieces:
         """Whether the files of all patches are as long as they were written."""
         for row in rows:
             for part, size in zip(("images", "masks"), row["bytes"], strict=True):
-                path = self._folder(case) / part / f"{row['id']}.png"
+                path = self.folder(case) / part / f"{row['id']}.png"
                 if not path.is_file() or path.stat().st_size != size:
                     return False
         return True
-
-    def _folder(self, case: Case) -> Path:
-        return self.out / self.splits[case.id]
 
     def _piece(self, slide: str) -> Path:
         return self.out / "slides" / f"{slide}.json"
