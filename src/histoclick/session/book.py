@@ -1,0 +1,299 @@
+"""All annotations of one slide: a fold over its events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from histoclick.annotations import Annotation, Canvas, Document
+from histoclick.session.actions import (
+    Action,
+    BoxAround,
+    Class,
+    ClickOn,
+    Delete,
+    Import,
+    Redo,
+    Relabel,
+    Rename,
+    SetClasses,
+    Stroke,
+    Undo,
+)
+from histoclick.session.asking import ROOM, Asking, Step, check_stroke
+from histoclick.session.events import Event
+from histoclick.session.item import Item
+from histoclick.session.layers import Answer
+from histoclick.session.sight import Sight
+from histoclick.slides import Slide
+from histoclick.types import HistoclickError
+
+CLASSES = (
+    Class("Tumor", (200, 0, 0), "1"),
+    Class("Stroma", (60, 140, 60), "2"),
+    Class("Necrosis", (90, 90, 90), "3"),
+    Class("Immune cells", (120, 80, 170), "4"),
+    Class("Other", (230, 150, 0), "5"),
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an event did: ids of objects that are new or other, and of those that are gone."""
+
+    objects: tuple[int, ...] = ()
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Deed:
+    """Something that can be taken back: the steps that it added to objects, and the last ones
+    before those."""
+
+    client: str
+    user: str
+    steps: Mapping[int, Step]
+    bases: Mapping[int, Step | None]
+
+
+class Book:
+    """The annotations of one slide. Not thread-safe: who shares it holds a lock.
+
+    ``seq``: of the last event. ``objects``: by id. ``versions``: the event that last changed each
+    object there ever was.
+    """
+
+    def __init__(self, slide: Slide, events: Iterable[Event] = ()) -> None:
+        self.slide = slide
+        self.seq = 0
+        self.classes: tuple[Class, ...] = CLASSES
+        self.objects: dict[int, Item] = {}
+        self.versions: dict[int, int] = {}
+        self._asking = Asking(slide)
+        self._steps: dict[int, list[Step]] = {}  # of every object there ever was
+        self._classes_seq = 0
+        self._deeds: list[_Deed] = []  # done, the last one at the end
+        self._undone: dict[str, list[_Deed]] = {}  # by client
+        self._ids: dict[str, int] = {}  # event id -> seq
+        for event in events:
+            self.apply(event)
+
+    def knows(self, id_: str) -> bool:
+        """Whether the event with this id was applied."""
+        return id_ in self._ids
+
+    def since(self, seq: int) -> Change:
+        """All that changed after event ``seq``."""
+        later = [id_ for id_, version in self.versions.items() if version > seq]
+        return Change(
+            tuple(id_ for id_ in later if id_ in self.objects),
+            tuple(id_ for id_ in later if id_ not in self.objects),
+        )
+
+    def classes_since(self, seq: int) -> bool:
+        """Whether the classes changed after event ``seq``."""
+        return self._classes_seq > seq or seq == 0
+
+    def can_undo(self, client: str, user: str) -> bool:
+        """Whether there is something that ``Undo`` would take back."""
+        deed = self._last(client, user)
+        return deed is not None and self._is_last(deed)
+
+    def can_redo(self, client: str) -> bool:
+        """Whether there is something that ``Redo`` would do again."""
+        return bool(self._undone.get(client))
+
+    def document(self) -> Document:
+        """What there is, for a file."""
+        colours = {class_.name: class_.colour for class_ in self.classes}
+        return Document(
+            tuple(
+                Annotation(item.shape, item.label, colours.get(item.label), item.name)
+                for item in self.objects.values()
+                if item.shape is not None and not item.shape.is_empty
+            ),
+            canvas=Canvas.of(self.slide),
+        )
+
+    def propose(
+        self, action: Action, *, id_: str, client: str, user: str, time: float, sight: Sight
+    ) -> Event:
+        """The event that an action is; changes nothing but may ask the model.
+
+        Raises ``HistoclickError`` for what cannot be done.
+        """
+        event = Event(self.seq + 1, id_, client, user, time, action)
+        match action:
+            case ClickOn() | BoxAround():
+                return self._asked(event, action, sight)
+            case Stroke():
+                check_stroke(action)
+                self._ready(action)
+            case Relabel() | Rename() | Delete():
+                self._there(action.object)
+            case Undo():
+                self._undoable(client, user)
+            case Redo():
+                self._redoable(client)
+            case Import():
+                if not action.outlines:
+                    raise HistoclickError("the file holds no object")
+        return event
+
+    def apply(self, event: Event) -> Change:
+        """Take an event in. Raises ``HistoclickError`` if it cannot be the next one."""
+        if event.seq != self.seq + 1:
+            raise HistoclickError(f"event {event.seq} cannot follow event {self.seq}")
+        action = event.action
+        steps: dict[int, Step] = {}
+        match action:
+            case ClickOn() | BoxAround():
+                item = self._ready(action)
+                asked = item.clicked(action) if isinstance(action, ClickOn) else item.boxed(action)
+                answer = Answer.from_bytes(event.result or b"")
+                steps[item.id] = Step(event, asked.answered(answer, event.facts.get("quality")))
+            case Stroke():
+                item = self._ready(action)
+                steps[item.id] = Step(event, item.stroked(action, event.seq))
+            case Relabel():
+                item = self._there(action.object).renamed(label=action.label)
+                steps[item.id] = Step(event, item)
+            case Rename():
+                item = self._there(action.object).renamed(name=action.name)
+                steps[item.id] = Step(event, item)
+            case Delete():
+                steps[self._there(action.object).id] = Step(event, None)
+            case Import():
+                first = self._next_id()
+                for id_, outline in enumerate(action.outlines, first):
+                    steps[id_] = Step(event, Item.of(id_, outline))
+            case SetClasses():
+                self.classes, self._classes_seq = action.classes, event.seq
+            case Undo():
+                return self._undo(event, self._undoable(event.client, event.user))
+            case Redo():
+                return self._redo(event, self._redoable(event.client))
+        if steps:
+            bases = {id_: self._top(id_) for id_ in steps}
+            self._deeds.append(_Deed(event.client, event.user, steps, bases))
+            self._undone.pop(event.client, None)
+        return self._advance(event, steps)
+
+    def _undo(self, event: Event, deed: _Deed) -> Change:
+        self._deeds.remove(deed)
+        self._undone.setdefault(event.client, []).append(deed)
+        for id_ in deed.steps:
+            self._steps[id_].pop()
+        return self._settle(event, deed.steps)
+
+    def _redo(self, event: Event, deed: _Deed) -> Change:
+        self._undone[event.client].pop()
+        self._deeds.append(deed)
+        return self._advance(event, deed.steps)
+
+    def _advance(self, event: Event, steps: Mapping[int, Step]) -> Change:
+        for id_, step in steps.items():
+            line = self._steps.setdefault(id_, [])
+            line.append(step)
+            if len(line) > 2 and (old := line[-3].item) is not None:
+                old.forget()
+        return self._settle(event, steps)
+
+    def _settle(self, event: Event, ids: Iterable[int]) -> Change:
+        """Make the last step of each object what it is now."""
+        self.seq = event.seq
+        self._ids[event.id] = event.seq
+        changed, removed = [], []
+        for id_ in ids:
+            top = self._top(id_)
+            self.versions[id_] = event.seq
+            if top is None or top.item is None:
+                self.objects.pop(id_, None)
+                removed.append(id_)
+            else:
+                self.objects[id_] = top.item
+                changed.append(id_)
+        return Change(tuple(changed), tuple(removed))
+
+    def _asked(self, event: Event, action: ClickOn | BoxAround, sight: Sight) -> Event:
+        action = self._placed(action, sight)
+        item = self._ready(action)
+        steps = self._steps.get(item.id, [])
+        _, answer, facts = self._asking.answer(steps, item, action, event.id, sight)
+        facts["object"] = item.id
+        return replace(event, action=action, result=answer.to_bytes(), facts=facts)
+
+    def _placed(self, action: ClickOn | BoxAround, sight: Sight) -> ClickOn | BoxAround:
+        """The action, inside of the slide and at a resolution at which its box fits a window."""
+        width, height = self.slide.width, self.slide.height
+        if isinstance(action, ClickOn):
+            if not (0 <= action.x <= width and 0 <= action.y <= height):
+                raise HistoclickError("the click lies outside of the slide")
+            return action
+        x0, x1 = sorted(min(max(x, 0.0), width) for x in (action.x0, action.x1))
+        y0, y1 = sorted(min(max(y, 0.0), height) for y in (action.y0, action.y1))
+        if x0 >= x1 or y0 >= y1:
+            raise HistoclickError("the box has no area on the slide")
+        action = replace(action, x0=x0, y0=y0, x1=x1, y1=y1)
+        while True:
+            grid = self._ready(action).grid
+            assert grid is not None
+            if max((x1 - x0) / grid.scale_x, (y1 - y0) / grid.scale_y) <= ROOM * sight.window_px:
+                return action
+            if action.object is not None and self._there(action.object).grid is not None:
+                raise HistoclickError(
+                    "the box is larger than what the model sees at the object's um/px; draw it "
+                    "for a new object, which is worked on at a coarser one"
+                )
+            action = replace(action, mpp=max(action.mpp, self.slide.mpp or 1.0) * 2)
+
+    def _ready(self, action: ClickOn | BoxAround | Stroke) -> Item:
+        """The object that is worked on, at its resolution."""
+        grid, mpp = self._asking.grid(action.mpp)
+        if action.object is None:
+            return Item(self._next_id(), action.label).at(grid, mpp)
+        return self._there(action.object).at(grid, mpp)
+
+    def _there(self, id_: int) -> Item:
+        if id_ not in self.objects:
+            raise HistoclickError(f"there is no object {id_} (any more)")
+        return self.objects[id_]
+
+    def _next_id(self) -> int:
+        return max(self._steps, default=0) + 1
+
+    def _last(self, client: str, user: str) -> _Deed | None:
+        """What Undo takes back: the last of this client, or of this user in an earlier one."""
+        for deed in reversed(self._deeds):
+            if deed.client == client:
+                return deed
+        return next((deed for deed in reversed(self._deeds) if deed.user == user), None)
+
+    def _is_last(self, deed: _Deed) -> bool:
+        return all(self._top(id_) is step for id_, step in deed.steps.items())
+
+    def _undoable(self, client: str, user: str) -> _Deed:
+        deed = self._last(client, user)
+        if deed is None:
+            raise HistoclickError("there is nothing to take back")
+        if not self._is_last(deed):
+            raise HistoclickError(
+                "somebody else worked on this object since; it cannot be taken back any more"
+            )
+        return deed
+
+    def _redoable(self, client: str) -> _Deed:
+        undone = self._undone.get(client)
+        if not undone:
+            raise HistoclickError("there is nothing to do again")
+        deed = undone[-1]
+        if any(self._top(id_) is not base for id_, base in deed.bases.items()):
+            raise HistoclickError(
+                "somebody else worked on this object since; it cannot be done again"
+            )
+        return deed
+
+    def _top(self, id_: int) -> Step | None:
+        """The last step of an object."""
+        line = self._steps.get(id_)
+        return line[-1] if line else None
