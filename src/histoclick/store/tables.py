@@ -1,0 +1,36 @@
+"""What a store holds: slides, and the events on each of them. Nothing is changed or deleted."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+VERSION = 1  # of the tables; a store of a higher one was made by a newer histoclick
+
+METADATA = sa.MetaData()
+
+SLIDES = sa.Table(
+    "slides",
+    METADATA,
+    sa.Column("key", sa.Text, primary_key=True),  # fingerprint of the slide's content
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("width", sa.BigInteger, nullable=False),  # of level 0, px
+    sa.Column("height", sa.BigInteger, nullable=False),
+    sa.Column("mpp", sa.Double),  # um per px of level 0, if known
+)
+
+EVENTS = sa.Table(
+    "events",
+    METADATA,
+    sa.Column("slide", sa.ForeignKey("slides.key"), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),  # 1, 2, ... no gaps
+    sa.Column("id", sa.Text, nullable=False),  # made by the client
+    sa.Column("client", sa.Text, nullable=False),
+    sa.Column("user", sa.Text, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),  # s since the epoch
+    sa.Column("action", sa.JSON, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    sa.Column("result", sa.LargeBinary),
+    sa.UniqueConstraint("slide", "id"),
+    sa.CheckConstraint("seq >= 1"),
+)
