@@ -152,7 +152,7 @@ def _along(place: float, extent: int, side: int) -> tuple[int, int]:
     if extent <= side * WHOLE:
         return 0, extent
     step = side // 2
-    start = round((place - side / 2) / step) * step
+    start = math.floor((place - side / 2) / step + 0.5) * step
     return min(max(start, 0), extent - side), side
 
 
