@@ -7,6 +7,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
+from histoclick.cli.annotation import annotate, serve
 from histoclick.cli.console import INCOMPLETE, INTERRUPTED
 from histoclick.cli.conversion import convert
 from histoclick.cli.doctor import doctor
@@ -28,7 +29,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, fetch, phantom, convert, prepare, train, evaluate, report, reproduce, doctor):
+for command in (
+    demo, annotate, serve, fetch, phantom, convert, prepare, train, evaluate, report, reproduce,
+    doctor,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(models_app, name="models")
 

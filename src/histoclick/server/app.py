@@ -1,0 +1,88 @@
+"""The application: everything it needs is given to it, nothing is global."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
+
+import histoclick
+from histoclick.annotations import FORMATS
+from histoclick.server import viewing
+from histoclick.server.engine import Busy, Engine
+from histoclick.server.library import Library
+from histoclick.server.limits import LIMITS, Bounds, Limits
+from histoclick.server.pages import add_page
+from histoclick.server.security import LOCAL, Door
+from histoclick.server.threads import Staff
+from histoclick.server.wire import FormatInfo, Info, ModelInfo
+from histoclick.types import HistoclickError
+
+
+def create_app(
+    engine: Engine,
+    library: Library,
+    *,
+    user: str = "",
+    hosts: frozenset[str] | None = LOCAL,
+    token: str | None = None,
+    limits: Limits = LIMITS,
+) -> ASGIApp:
+    """The server's application, with everything around it that keeps it safe.
+
+    ``user``: who works here, for the log. ``hosts``, ``token``: see ``Door``.
+    """
+    app = FastAPI(
+        title="histoclick",
+        version=histoclick.__version__,
+        docs_url=None,  # their page comes from other people's servers
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    staff = Staff()
+
+    @app.get("/api/info", tags=["server"])
+    async def info() -> Info:
+        """The server, its model and what it can export."""
+        return describe(engine, user)
+
+    app.include_router(viewing.router(library, staff, lambda _: 0), prefix="/api")
+
+    @app.exception_handler(HistoclickError)
+    async def refused(_: Request, error: HistoclickError) -> JSONResponse:
+        return JSONResponse({"detail": library.told(str(error))}, 400)
+
+    @app.exception_handler(Busy)
+    async def busy(_: Request, __: Busy) -> JSONResponse:
+        sentence = "more clicks wait than can be answered soon; try again in a second"
+        return JSONResponse({"detail": sentence}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
+
+    add_page(app)
+    return Bounds(Door(app, hosts, token), limits)
+
+
+def describe(engine: Engine, user: str) -> Info:
+    """What a client should know first."""
+    card = engine.card
+    model = ModelInfo(
+        id=card.id,
+        summary=card.summary,
+        licence=card.licence,
+        measured=list(card.measured),
+        untrained=card.untrained,
+        window_px=engine.window_px,
+        boxes=engine.boxes,
+    )
+    formats = [
+        FormatInfo(name=each.name, title=each.title, suffix=each.suffixes[0])
+        for each in FORMATS.values()
+        if each.write is not None
+    ]
+    return Info(version=histoclick.__version__, model=model, user=user, formats=formats)

@@ -1,0 +1,274 @@
+"""The slides that are served: found in the given files and folders, opened when needed.
+
+Nothing outside them is readable: slides have ids, requests never name a path, and links that lead
+out are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from histoclick.slides import Slide, open_slide
+from histoclick.types import HistoclickError
+
+SUFFIXES = frozenset(  # of files in folders that are tried; a file that is named is always tried
+    (
+        *(".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif"),
+        *(".czi", ".png", ".jpg", ".jpeg", ".jp2", ".bmp"),
+    )
+)
+DICOM = ".dcm"
+MAX_SLIDES = 10_000
+MAX_VISITED = 200_000  # files that one look through the folders considers
+FRESH_SECONDS = 1.0  # for which what was found is not looked for again
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One slide that is served, or a file that should be one.
+
+    ``id``: stable, from the content; of a file that does not open, from its path. ``folder``: where
+    it lies below the folder that was given, "" for directly inside. ``key``: fingerprint of the
+    content. ``width``, ``height``: level 0, px; ``mpp``: um per px of level 0. ``problem``: why it
+    cannot be opened, one sentence; ``key`` and sizes are empty then.
+    """
+
+    id: str
+    path: Path
+    name: str
+    folder: str = ""
+    key: str = ""
+    width: int = 0
+    height: int = 0
+    mpp: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file, or a folder with a DICOM slide, and how to see that it has changed."""
+
+    path: Path
+    folder: str
+    stamp: tuple[int, int]
+
+
+@dataclass
+class _Handle:
+    slide: Slide
+    users: int = 0
+
+
+class Library:
+    """Thread-safe. ``look`` takes its lock and then ``_lock``; nothing else takes two.
+
+    ``mpp``: um per px of level 0 of all slides, whatever the files say. ``open_at_most``: slides
+    that stay open while nobody uses them; those in use stay open always.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], *, mpp: float | None = None, open_at_most: int = 12
+    ) -> None:
+        for path in paths:
+            if not path.exists():
+                raise HistoclickError(f"{path}: no such file or folder; check the path")
+        self._roots = [path.resolve() for path in dict.fromkeys(paths)]
+        self._mpp = mpp
+        self._open_at_most = open_at_most
+        self._looking = threading.Lock()  # one look at a time
+        self._lock = threading.Lock()  # of everything below; never held while a file is read
+        self._looked = -FRESH_SECONDS
+        self._known: dict[_Found, Entry] = {}
+        self._entries: dict[str, Entry] = {}
+        self._handles: OrderedDict[str, _Handle] = OrderedDict()  # least recently used first
+
+    def entries(self) -> list[Entry]:
+        """All slides, in the order in which they were given, files of a folder by name."""
+        self.look()
+        with self._lock:
+            return list(self._entries.values())
+
+    def entry(self, id_: str) -> Entry:
+        """Raises ``KeyError`` for an id that nothing has, also not after another look."""
+        with self._lock:
+            known = self._entries.get(id_)
+        if known is None:
+            self.look()
+            with self._lock:
+                known = self._entries[id_]
+        return known
+
+    @contextmanager
+    def open(self, id_: str) -> Iterator[Slide]:
+        """An open slide, which stays open until the end of the block.
+
+        Raises ``KeyError`` for an unknown id, ``HistoclickError`` if it cannot be opened.
+        """
+        entry = self.entry(id_)
+        handle = self._take(id_)
+        if handle is None:
+            slide = self._open(entry)
+            with self._lock:  # somebody may have been faster
+                handle = self._handles.setdefault(id_, _Handle(slide))
+                handle.users += 1
+            if handle.slide is not slide:
+                slide.close()
+        try:
+            yield handle.slide
+        finally:
+            with self._lock:
+                handle.users -= 1
+            self._close_some(self._open_at_most)
+
+    def find(self, name: str) -> Entry | None:
+        """The slide whose file has this name, with its suffix or without."""
+        for entry in self.entries():
+            if name in (entry.name, entry.path.stem) and entry.problem is None:
+                return entry
+        return None
+
+    def told(self, sentence: str) -> str:
+        """A sentence without the part of paths that lies above what is served."""
+        for root in self._roots:
+            sentence = sentence.replace(f"{root.parent}{os.sep}", "")
+        return sentence
+
+    def close(self) -> None:
+        """Close all slides; those in use when their users are done."""
+        self._open_at_most = 0
+        self._close_some(0)
+
+    def look(self) -> None:
+        """Look for slides, unless somebody just did."""
+        with self._looking:
+            if time.monotonic() - self._looked < FRESH_SECONDS:
+                return
+            known: dict[_Found, Entry] = {}
+            entries: dict[str, Entry] = {}
+            for found in self._found():
+                entry = self._known.get(found) or self._examine(found)
+                known[found] = entry
+                same = entries.get(entry.id)
+                if same is not None:
+                    problem = f"{entry.name}: the same slide as {same.name}, where it is shown"
+                    entry = replace(entry, id=_hash(str(entry.path)), key="", problem=problem)
+                entries[entry.id] = entry
+            with self._lock:
+                changed = [
+                    id_
+                    for id_ in self._handles
+                    if id_ not in entries or entries[id_].path != self._entries[id_].path
+                ]
+                closing = [handle for id_ in changed if (handle := self._handles[id_]).users == 0]
+                for id_ in changed:
+                    if self._handles[id_].users == 0:
+                        del self._handles[id_]
+                self._known, self._entries = known, entries
+            for handle in closing:
+                handle.slide.close()
+            self._looked = time.monotonic()
+
+    def _take(self, id_: str) -> _Handle | None:
+        with self._lock:
+            handle = self._handles.get(id_)
+            if handle is not None:
+                handle.users += 1
+                self._handles.move_to_end(id_)
+            return handle
+
+    def _open(self, entry: Entry) -> Slide:
+        if entry.problem is not None:
+            raise HistoclickError(entry.problem)
+        if not self._inside(entry.path):  # may have become a link since it was found
+            raise HistoclickError(f"{entry.name}: leads out of the folders that are served")
+        try:
+            return open_slide(entry.path, mpp=self._mpp)
+        except HistoclickError as error:
+            raise HistoclickError(self.told(str(error))) from None
+
+    def _close_some(self, remaining: int) -> None:
+        """Close the slides that were not used for longest, as long as there are too many."""
+        closing = []
+        with self._lock:
+            for id_, handle in list(self._handles.items()):
+                if len(self._handles) <= remaining:
+                    break
+                if handle.users == 0:
+                    closing.append(handle)
+                    del self._handles[id_]
+        for handle in closing:
+            handle.slide.close()
+
+    def _examine(self, found: _Found) -> Entry:
+        """Open a new file once, to see what it is."""
+        entry = Entry(_hash(str(found.path)), found.path, found.path.name, found.folder)
+        if not self._inside(found.path):
+            problem = f"{entry.name}: a link out of the folders that are served; name its target"
+            return replace(entry, problem=problem)
+        try:
+            with open_slide(found.path, mpp=self._mpp) as slide:
+                key = slide.fingerprint
+                return replace(
+                    entry, id=_hash(key), key=key, width=slide.width, height=slide.height,
+                    mpp=slide.mpp,
+                )  # fmt: skip
+        except HistoclickError as error:
+            return replace(entry, problem=self.told(str(error)))
+        except OSError as error:  # rights, or a disk that went away
+            return replace(entry, problem=f"{entry.name}: {error.strerror or error}; check it")
+
+    def _inside(self, path: Path) -> bool:
+        target = path.resolve()
+        return any(target == root or target.is_relative_to(root) for root in self._roots)
+
+    def _found(self) -> Iterator[_Found]:
+        """What may be slides, each once."""
+        seen = set[Path]()
+        for root in self._roots:
+            for path, folder in _walk(root) if root.is_dir() else [(root, "")]:
+                if path in seen or len(seen) >= MAX_SLIDES:
+                    continue
+                try:
+                    status = path.stat()
+                except OSError:  # gone, or a link to nothing
+                    continue
+                seen.add(path)
+                yield _Found(path, folder, (status.st_mtime_ns, status.st_size))
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, str]]:
+    """Files by their suffix and folders with DICOM files, by name; hidden ones are passed over."""
+    visited = 0
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in files if not name.startswith("."))
+        visited += len(visible)
+        if visited > MAX_VISITED:
+            return
+        here = Path(place)
+        below = here.relative_to(root).as_posix()
+        folder = "" if below == "." else below
+        suffixes = {Path(name).suffix.lower() for name in visible}
+        levels = [name for name in visible if Path(name).suffix.lower() == DICOM]
+        if len(levels) == 1:
+            yield here / levels[0], folder
+        elif levels:  # one slide, as a rule
+            above = here.parent.relative_to(root).as_posix() if folder else ""
+            yield here, "" if above == "." else above
+        parts = {".vms", ".vmu"} & suffixes  # their pixels are pictures beside them
+        for name in visible:
+            suffix = Path(name).suffix.lower()
+            if suffix in SUFFIXES and not (parts and suffix in (".jpg", ".jpeg")):
+                yield here / name, folder
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

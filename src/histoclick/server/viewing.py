@@ -1,0 +1,147 @@
+"""Routes of slides: which there are, and how they look."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Path, Request, Response
+
+from histoclick.server import tiles
+from histoclick.server.library import Entry, Library
+from histoclick.server.threads import Staff
+from histoclick.server.wire import SlideDetails, SlideInfo, Trouble
+from histoclick.slides import Slide, problems
+
+SlideId = Annotated[str, Path(alias="id", pattern=r"^[0-9a-f]{16}$", description="Of a slide.")]
+Answers = dict[int | str, dict[str, Any]]
+ERRORS: Answers = {
+    code: {"model": Trouble, "description": why}
+    for code, why in {
+        400: "Cannot be done",
+        401: "The token is missing",
+        403: "Not allowed from there",
+        404: "There is none",
+        408: "Too slow",
+        413: "Too large",
+        421: "Another name",
+        422: "Not as described here",
+        503: "Too busy",
+    }.items()
+}
+JPEG: Answers = {
+    200: {"content": {"image/jpeg": {}}, "description": "A picture"},
+    304: {"description": "As before"},
+}
+
+
+def router(library: Library, staff: Staff, count: Callable[[Entry], int]) -> APIRouter:
+    """``count``: number of objects on a slide."""
+    routes = APIRouter(tags=["slides"], responses=ERRORS)
+    cache = tiles.TileCache()
+
+    def info(entry: Entry) -> SlideInfo:
+        return SlideInfo(
+            id=entry.id, name=entry.name, folder=entry.folder, width=entry.width,
+            height=entry.height, mpp=entry.mpp, objects=count(entry), problem=entry.problem,
+        )  # fmt: skip
+
+    @routes.get("/slides")
+    async def slides() -> list[SlideInfo]:
+        """All slides that are served."""
+        return await staff.work.run(lambda: [info(entry) for entry in library.entries()])
+
+    @routes.get("/slides/{id}")
+    async def details(slide_id: SlideId) -> SlideDetails:
+        """One slide, and how it is shown."""
+
+        def work() -> SlideDetails:
+            entry = entry_of(library, slide_id)
+            with library.open(slide_id) as slide:
+                bounds = slide.bounds
+                return SlideDetails(
+                    **info(entry).model_dump(),
+                    bounds=[bounds.x0, bounds.y0, bounds.width, bounds.height],
+                    tile_size=tiles.TILE,
+                    overlap=tiles.OVERLAP,
+                    max_level=tiles.max_level(slide.width, slide.height),
+                    background="#ffffff",
+                    notes=[library.told(note) for note in problems(slide)],
+                )
+
+        return await staff.work.run(work)
+
+    @routes.get(
+        "/slides/{id}/slide.dzi",
+        response_class=Response,
+        responses={200: {"content": {"application/xml": {}}, "description": "XML"}},
+    )
+    async def descriptor(slide_id: SlideId) -> Response:
+        """DeepZoom's description of a slide."""
+        entry = await staff.work.run(lambda: entry_of(library, slide_id))
+        if entry.problem:
+            raise HTTPException(400, entry.problem)
+        text = tiles.descriptor(entry.width, entry.height)
+        return Response(text, media_type="application/xml")
+
+    async def picture(
+        request: Request, slide_id: str, what: str, read: Callable[[Slide], bytes]
+    ) -> Response:
+        """A JPEG from the browser's cache, ours, or the slide.
+
+        The id names the content of the slide, so what was right once is right for ever.
+        """
+        key = f"{slide_id}/{what}"
+        tag = f'"{hashlib.sha256(f"{tiles.QUALITY}/{key}".encode()).hexdigest()[:24]}"'
+        headers = {"ETag": tag, "Cache-Control": "private, max-age=86400"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+
+        def work() -> bytes:
+            entry_of(library, slide_id)
+            with library.open(slide_id) as slide:
+                return read(slide)
+
+        content = cache.get(key)
+        if content is None:
+            try:
+                content = await staff.tiles.run(work)
+            except IndexError as error:
+                raise HTTPException(404, f"no such tile ({error})") from None
+            cache.put(key, content)
+        return Response(content, media_type="image/jpeg", headers=headers)
+
+    @routes.get(
+        "/slides/{id}/slide_files/{level}/{column}_{row}.jpeg",
+        response_class=Response,
+        responses=JPEG,
+    )
+    async def tile(
+        request: Request, slide_id: SlideId, level: int, column: int, row: int
+    ) -> Response:
+        """A tile of DeepZoom."""
+
+        def read(slide: Slide) -> bytes:
+            return tiles.jpeg(tiles.pixels(slide, level, column, row))
+
+        return await picture(request, slide_id, f"{level}/{column}_{row}", read)
+
+    @routes.get("/slides/{id}/thumbnail.jpeg", response_class=Response, responses=JPEG)
+    async def thumbnail(request: Request, slide_id: SlideId) -> Response:
+        """The whole slide, small."""
+
+        def read(slide: Slide) -> bytes:
+            return tiles.jpeg(slide.thumbnail(tiles.THUMBNAIL))
+
+        return await picture(request, slide_id, "thumbnail", read)
+
+    return routes
+
+
+def entry_of(library: Library, slide_id: str) -> Entry:
+    """A slide that is served, else 404."""
+    try:
+        return library.entry(slide_id)
+    except KeyError:
+        raise HTTPException(404, f"no slide '{slide_id}' is served; see /api/slides") from None
