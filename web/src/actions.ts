@@ -1,0 +1,171 @@
+// What a user can do, as words for the server. Everything that changes annotations passes here.
+
+import type { Action, Api, Change, Class, Point, Target } from "./api";
+import { born, Outbox, type Entry, type Shelf } from "./outbox";
+import type { State } from "./state";
+
+export interface Told {
+  trouble(sentence: string): void;
+  hint(sentence: string): void;
+}
+
+export class Actions {
+  readonly outbox: Outbox;
+
+  constructor(
+    private readonly state: State,
+    private readonly api: Api,
+    shelf: Shelf | null,
+    private readonly told: Told,
+  ) {
+    this.outbox = new Outbox((entry) => this.send(entry), shelf, {
+      done: (entry, change) => this.done(entry, change),
+      refused: (entry, reason) => this.refused(entry, reason),
+      changed: () => this.changed(),
+    });
+  }
+
+  click(x: number, y: number, positive: boolean): void {
+    const { current, label } = this.state.now;
+    if (current === null && !positive) {
+      this.told.hint("Begin with a click inside the object; clicks outside it correct the mask.");
+      return;
+    }
+    const mpp = this.scale();
+    if (mpp !== null) this.begin({ kind: "click", object: current, x, y, positive, mpp, label });
+  }
+
+  box(x0: number, y0: number, x1: number, y1: number): void {
+    const { current, label } = this.state.now;
+    const mpp = this.scale();
+    if (mpp !== null) this.begin({ kind: "box", object: current, x0, y0, x1, y1, mpp, label });
+  }
+
+  stroke(points: Point[], radius: number, erase: boolean): void {
+    const { current, label } = this.state.now;
+    if (current === null && erase) {
+      this.told.hint("Select the object to erase from.");
+      return;
+    }
+    const mpp = this.scale();
+    if (mpp === null) return;
+    this.begin({ kind: "stroke", object: current, points, radius, erase, mpp, label });
+  }
+
+  /** Give the object that is being worked on, or a given one, a class; new ones get it too. */
+  label(label: string, object: Target = this.state.now.current): void {
+    this.state.set({ label });
+    if (object === null) return;
+    if (typeof object === "number" && this.state.now.objects.get(object)?.label === label) return;
+    this.add({ kind: "label", object, label });
+  }
+
+  /** Give an object a class, and leave what is chosen as it is. */
+  relabel(object: number, label: string): void {
+    this.add({ kind: "label", object, label });
+  }
+
+  name(object: number, name: string): void {
+    if (this.state.now.objects.get(object)?.name !== name) this.add({ kind: "name", object, name });
+  }
+
+  delete(object: Target = this.state.now.current): void {
+    if (object === null) return;
+    this.add({ kind: "delete", object });
+    if (this.state.now.current === object) this.state.set({ current: null });
+  }
+
+  classes(classes: Class[]): void {
+    this.add({ kind: "classes", classes });
+  }
+
+  undo(): void {
+    this.add({ kind: "undo" });
+  }
+
+  redo(): void {
+    this.add({ kind: "redo" });
+  }
+
+  select(current: Target): void {
+    const label = typeof current === "number" ? this.state.now.objects.get(current)?.label : null;
+    this.state.set({ current, ...(label && { label }) });
+  }
+
+  /** The next click begins another object. */
+  finish(): void {
+    this.state.set({ current: null });
+  }
+
+  private scale(): number | null {
+    const mpp = this.state.mpp;
+    if (mpp === null && this.state.now.slide) {
+      this.told.trouble("This slide does not say its microns per pixel: start the server with --mpp.");
+    }
+    return mpp;
+  }
+
+  private begin(action: Action & { object: Target }): void {
+    const id = this.add(action);
+    if (action.object === null && id !== null) this.state.set({ current: id });
+  }
+
+  private add(action: Action): string | null {
+    const { slide } = this.state.now;
+    if (!slide) return null;
+    const id = uuid();
+    this.outbox.add({ id, slide: slide.id, client: this.api.client, action });
+    return id;
+  }
+
+  private send(entry: Entry): Promise<Change> {
+    return this.api.event(entry.slide, entry.id, entry.action, entry.client);
+  }
+
+  private done(entry: Entry, change: Change): void {
+    const { slide } = this.state.now;
+    if (entry.slide !== slide?.id) return;
+    const made = born(entry, change);
+    const missing = this.state.apply(change);
+    if (made !== null && this.state.now.current === entry.id) {
+      this.state.set({ current: this.state.now.objects.has(made) ? made : null });
+    }
+    if (change.seconds) {
+      const { encode, predict } = change.seconds;
+      this.state.set({ seconds: (encode ?? 0) + (predict ?? 0) });
+    }
+    if (missing) void this.refresh();
+  }
+
+  private refused(entry: Entry, reason: string): void {
+    this.told.trouble(reason);
+    if (this.state.now.current !== entry.id) return;
+    const heir = this.outbox.of(entry.slide).find(
+      ({ action }) => "object" in action && action.object === null,
+    );
+    this.state.set({ current: heir?.id ?? null });
+  }
+
+  private changed(): void {
+    const { sendable: unsent, phase, reason } = this.outbox;
+    this.state.set({ sending: { unsent, phase, reason } });
+  }
+
+  /** Fetch what others, and other tabs, have done. Raises `Refusal`. */
+  async refresh(): Promise<void> {
+    const { slide, seq } = this.state.now;
+    if (!slide) return;
+    const change = await this.api.annotations(slide.id, seq);
+    if (this.state.now.slide?.id !== slide.id) return;
+    if (this.state.apply(change, seq) && this.state.now.seq < seq) await this.refresh();
+  }
+}
+
+/** A version 4 uuid; crypto.randomUUID is only there on https and localhost. */
+export function uuid(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  const hex = [...bytes].map((each) => each.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, "$1-$2-$3-$4-$5");
+}

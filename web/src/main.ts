@@ -1,0 +1,153 @@
+// Puts the parts together.
+
+import { Actions, uuid } from "./actions";
+import { Api } from "./api";
+import { commands, type Command } from "./commands";
+import { h } from "./dom";
+import { Heartbeat } from "./heartbeat";
+import { listen } from "./keyboard";
+import { Overlay } from "./overlay";
+import { cardDialog } from "./panels/card";
+import { classesPanel } from "./panels/classes";
+import { displayPanel } from "./panels/display";
+import { exchange, reason } from "./panels/exchange";
+import { header } from "./panels/header";
+import { helpDialog } from "./panels/help";
+import { hud } from "./panels/hud";
+import { objectsPanel } from "./panels/objects";
+import { rail } from "./panels/rail";
+import { slidesPanel } from "./panels/slides";
+import { status } from "./panels/status";
+import { Toasts } from "./panels/toasts";
+import { Pointer } from "./pointer";
+import { remember, restored } from "./settings";
+import { Stage } from "./stage";
+import { State } from "./state";
+import "./style.css";
+
+const local = storage(() => localStorage);
+const session = storage(() => sessionStorage);
+const state = new State(restored(local));
+const api = new Api(client());
+const toasts = new Toasts();
+const actions = new Actions(state, api, local, {
+  trouble: (sentence) => toasts.show("trouble", sentence),
+  hint: (sentence) => toasts.show("info", sentence),
+});
+
+const element = h("div", { class: "stage", testid: "stage", role: "application", "aria-label": "Slide" });
+const minimap = h("div", { class: "minimap", testid: "minimap", title: "The whole slide", "aria-hidden": "true" });
+const stage = new Stage(element, minimap, state, api);
+const waiting = () => actions.outbox.of(state.now.slide?.id ?? "");
+const overlay = new Overlay(stage, state, waiting);
+const pointer = new Pointer(stage, overlay, state, actions);
+const help = helpDialog(() => list);
+const card = cardDialog(state);
+const list: Command[] = commands(state, actions, stage, {
+  help: () => help.open(),
+  slides: () => document.body.classList.toggle("slides-toggled"),
+});
+const find = (name: string) => list.find((each) => each.name === name)!;
+const heartbeat = new Heartbeat(state, api, actions);
+
+const shade = h("button", { class: "shade", type: "button", tabindex: -1, "aria-label": "Close the panel" });
+shade.addEventListener("click", () => document.body.classList.remove("slides-toggled", "side-toggled"));
+const welcome = h(
+  "div",
+  { class: "welcome", testid: "welcome" },
+  h("h1", {}, "Choose a slide"),
+  h("p", {}, "Then click inside a structure: the mask follows. Right click where it is wrong."),
+);
+document.getElementById("app")!.append(
+  header(state, find, {
+    status: status(state, actions),
+    exchange: exchange(state, actions, api, toasts),
+    card: () => card.open(),
+    toggleSide: () => document.body.classList.toggle("side-toggled"),
+  }),
+  h("aside", { class: "left" }, slidesPanel(state, api, (id) => (location.hash = `slide=${encodeURIComponent(id)}`))),
+  h(
+    "main",
+    {},
+    element,
+    overlay.canvas,
+    rail(state, find),
+    hud(state, (mpp) => stage.zoomTo(mpp)),
+    minimap,
+    welcome,
+    h("div", { class: "drop-hint" }, "Drop to import annotations"),
+    toasts.element,
+  ),
+  h("aside", { class: "right" }, classesPanel(state, actions), objectsPanel(state, actions, stage), displayPanel(state)),
+  shade,
+);
+listen(list, state, actions, pointer);
+remember(state, local);
+state.watch(["theme"], ({ theme }) => {
+  if (theme === "system") delete document.documentElement.dataset["theme"];
+  else document.documentElement.dataset["theme"] = theme;
+});
+state.watch(["slide"], ({ slide }) => {
+  welcome.hidden = minimap.hidden = slide !== null;
+  minimap.hidden = slide === null;
+});
+state.watch(["tool", "positive"], ({ tool, positive }) => {
+  element.dataset["tool"] = tool;
+  element.dataset["sign"] = positive ? "positive" : "negative";
+});
+addEventListener("hashchange", () => void open(chosen()));
+void begin();
+
+async function begin(): Promise<void> {
+  await heartbeat.begin();
+  const { slides } = state.now;
+  const usable = slides.filter((each) => each.problem === null);
+  const id = chosen() ?? (usable.length === 1 ? usable[0]!.id : null);
+  if (id) await open(id);
+}
+
+async function open(id: string | null): Promise<void> {
+  document.body.classList.remove("slides-toggled");
+  if (id === null || id === state.now.slide?.id) return;
+  pointer.cancel();
+  try {
+    const slide = await api.slide(id);
+    if ((chosen() ?? id) !== id) return; // another one was chosen meanwhile
+    if (slide.problem) throw new Error(slide.problem);
+    state.open(slide);
+    stage.open(slide);
+    for (const note of slide.notes ?? []) toasts.show("info", note);
+    await actions.refresh();
+  } catch (error) {
+    toasts.show("trouble", reason(error));
+  }
+}
+
+/** The slide that the address names. */
+function chosen(): string | null {
+  return new URLSearchParams(location.hash.slice(1)).get("slide");
+}
+
+/** The name of this tab, which outlives a reload, so that undo does too. */
+function client(): string {
+  const known = session?.getItem("histoclick.client");
+  const name = known ?? uuid();
+  session?.setItem("histoclick.client", name);
+  return name;
+}
+
+function storage(get: () => Storage): Storage | null {
+  try {
+    return get();
+  } catch {
+    return null; // forbidden in this browser
+  }
+}
+
+declare global {
+  interface Window {
+    histoclick: { readonly viewer: Stage["viewer"]; readonly stage: Stage; readonly state: State };
+  }
+}
+/** For tests and the curious: `stage.toScreen(x, y)`, `state.now`. */
+window.histoclick = Object.freeze({ viewer: stage.viewer, stage, state });

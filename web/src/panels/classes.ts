@@ -1,0 +1,128 @@
+// The classes: choose one by button or key, and edit them.
+
+import type { Actions } from "../actions";
+import type { Class, Colour } from "../api";
+import { fill, h, icon, iconButton } from "../dom";
+import { css } from "../overlay";
+import type { State } from "../state";
+import { Dialog } from "./dialog";
+
+export function classesPanel(state: State, actions: Actions): HTMLElement {
+  const list = h("div", { class: "class-list", role: "radiogroup", "aria-label": "Class", testid: "class-list" });
+  const editor = new Dialog("Classes", "class-editor", (close) => edit(state, actions, close));
+
+  state.watch(["classes", "label", "current", "objects"], (now) => {
+    const label = state.item?.label ?? now.label;
+    if (list.dataset["shown"] === JSON.stringify([now.classes, label])) return;
+    list.dataset["shown"] = JSON.stringify([now.classes, label]);
+    fill(list, ...now.classes.map((each) => classButton(each, each.name === label)));
+  });
+
+  function classButton(each: Class, chosen: boolean): HTMLElement {
+    const dot = h("span", { class: "dot" });
+    dot.style.background = css(each.colour);
+    const title = each.key ? `${each.name} (${each.key})` : each.name;
+    const props = { type: "button", class: "class", role: "radio", title, testid: `class-${each.name}` };
+    return h(
+      "button",
+      { ...props, "aria-checked": String(chosen), on: { click: () => actions.label(each.name) } },
+      dot,
+      h("span", { class: "name" }, each.name),
+      each.key !== "" && h("kbd", {}, each.key),
+    );
+  }
+
+  const head = h("h2", {}, "Classes", iconButton("edit", "Edit the classes", "classes-edit", () => editor.open()));
+  return h("section", { class: "classes", testid: "classes-panel" }, head, list);
+}
+
+const FRESH: Colour[] = [
+  [0, 150, 200],
+  [210, 90, 160],
+  [110, 150, 30],
+  [200, 110, 50],
+  [90, 110, 210],
+];
+
+/** The form in which classes are changed; objects of a class that gets another name follow it. */
+function edit(state: State, actions: Actions, close: () => void): Node[] {
+  const rows = h("div", { class: "class-rows" });
+  const fields: { was: string | null; row: HTMLElement; read(): Class }[] = [];
+
+  function add(each: Class, was: string | null): HTMLInputElement {
+    const colour = h("input", { type: "color", value: hex(each.colour), "aria-label": "Colour" });
+    const name = h("input", { value: each.name, required: true, maxlength: 200, "aria-label": "Name" });
+    const key = h("input", { class: "key", value: each.key, maxlength: 1, "aria-label": "Key" });
+    name.dataset["testid"] = "class-name";
+    key.dataset["testid"] = "class-key";
+    colour.dataset["testid"] = "class-colour";
+    const remove = iconButton("delete", "Remove this class", "class-remove", () => {
+      fields.splice(fields.findIndex((field) => field.row === row), 1);
+      row.remove();
+    });
+    const row = h("div", { class: "class-row", testid: "class-row" }, colour, name, key, remove);
+    const read = () => ({ name: name.value.trim(), colour: rgb(colour.value), key: key.value.trim().toUpperCase() });
+    fields.push({ was, row, read });
+    rows.append(row);
+    return name;
+  }
+
+  for (const each of state.now.classes) add(each, each.name);
+  const more = h("button", { type: "button", class: "quiet", testid: "class-add" }, icon("add"), "Add a class");
+  more.addEventListener("click", () => {
+    const count = fields.length;
+    const key = count < 9 ? String(count + 1) : "";
+    add({ name: "", colour: FRESH[count % FRESH.length]!, key }, null).focus();
+  });
+  const problem = h("p", { class: "problem", role: "alert" });
+  const form = h(
+    "form",
+    {},
+    h("div", { class: "class-row head" }, h("span", {}), h("span", {}, "Name"), h("span", {}, "Key"), h("span", {})),
+    rows,
+    more,
+    problem,
+    h(
+      "footer",
+      {},
+      h("button", { type: "button", class: "quiet", on: { click: close } }, "Cancel"),
+      h("button", { type: "submit", class: "primary", testid: "classes-save" }, "Save"),
+    ),
+  );
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const classes = fields.map((each) => each.read());
+    problem.textContent = wrong(classes);
+    if (problem.textContent) return;
+    actions.classes(classes);
+    for (const { was, read } of fields) follow(was, read().name);
+    close();
+  });
+
+  function follow(was: string | null, name: string): void {
+    if (was === null || was === name) return;
+    if (state.now.label === was) state.set({ label: name });
+    for (const item of state.now.objects.values()) {
+      if (item.label === was) actions.relabel(item.id, name);
+    }
+  }
+  return [form];
+}
+
+function wrong(classes: Class[]): string {
+  const names = classes.map((each) => each.name);
+  const keys = classes.map((each) => each.key).filter((key) => key !== "");
+  if (classes.length === 0) return "There must be one class at least.";
+  if (names.includes("")) return "Every class needs a name.";
+  if (new Set(names).size < names.length) return "Two classes have the same name.";
+  if (new Set(keys).size < keys.length) return "Two classes have the same key.";
+  return "";
+}
+
+function hex(colour: Colour): string {
+  return `#${colour.map((each) => each.toString(16).padStart(2, "0")).join("")}`;
+}
+
+function rgb(text: string): Colour {
+  return [1, 3, 5].map((at) => Number.parseInt(text.slice(at, at + 2), 16)) as Colour;
+}

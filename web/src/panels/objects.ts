@@ -1,0 +1,137 @@
+// The objects of the slide, the newest first. A row is made anew only when its object changed.
+
+import type { Actions } from "../actions";
+import type { Item } from "../api";
+import { h, iconButton } from "../dom";
+import { areaText, bounds, mppText, rings } from "../geometry";
+import type { Stage } from "../stage";
+import type { State } from "../state";
+import { css } from "../overlay";
+
+export function objectsPanel(state: State, actions: Actions, stage: Stage): HTMLElement {
+  const list = h("div", { class: "object-list", role: "listbox", "aria-label": "Objects", testid: "object-list" });
+  const count = h("span", { class: "count", testid: "object-count" });
+  const rows = new Map<number, { item: Item; colour: string; row: HTMLElement }>();
+  const empty = h("p", { class: "empty" }, "No objects yet: click inside a structure on the slide.");
+
+  function show(): void {
+    const { objects, current } = state.now;
+    for (const [id, { row }] of rows) {
+      if (objects.has(id)) continue;
+      row.remove();
+      rows.delete(id);
+    }
+    let below: Element | null = null;
+    for (const item of objects.values()) {
+      const colour = css(state.colour(item.label));
+      const known = rows.get(item.id);
+      let row = known?.row;
+      if (!row || known?.item !== item || known.colour !== colour) {
+        const next = objectRow(item, colour);
+        if (row) row.replaceWith(next);
+        row = next;
+        rows.set(item.id, { item, colour, row });
+      }
+      if (row.parentElement !== list || row.nextElementSibling !== below) list.insertBefore(row, below);
+      below = row;
+      const chosen = item.id === current;
+      if (chosen && row.getAttribute("aria-selected") !== "true") row.scrollIntoView({ block: "nearest" });
+      row.setAttribute("aria-selected", String(chosen));
+    }
+    count.textContent = String(objects.size);
+    if (objects.size === 0) list.append(empty);
+    else empty.remove();
+  }
+
+  function objectRow(item: Item, colour: string): HTMLElement {
+    const dot = h("span", { class: "dot" });
+    dot.style.background = colour;
+    const clicks = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
+    const scale = item.mpp === null ? "from a file" : `${mppText(item.mpp)} µm/px`;
+    const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
+    const title = h("span", { class: "title" }, dot, name);
+    const row = h(
+      "div",
+      { class: "object", role: "option", tabindex: 0, testid: `object-${item.id}`, "data-label": item.label },
+      title,
+      h("span", { class: "area", testid: "object-area" }, areaText(item.area_um2)),
+      qualityBar(item.quality),
+      h("span", { class: "facts", testid: "object-clicks" }, `${clicks} · ${scale}`),
+      h(
+        "span",
+        { class: "row-buttons" },
+        iconButton("zoom", "Zoom to this object (double click)", "object-zoom", () => zoom(item)),
+        iconButton("edit", "Rename (F2)", "object-rename", () => rename(item, title, name)),
+        iconButton("delete", "Delete this object (Del)", "object-delete", () => actions.delete(item.id)),
+      ),
+    );
+    row.addEventListener("click", (event) => {
+      if ((event.target as Element).closest("button, input") === null) actions.select(item.id);
+    });
+    row.addEventListener("dblclick", (event) => {
+      if ((event.target as Element).closest("button, input") === null) zoom(item);
+    });
+    row.addEventListener("keydown", (event) => {
+      if (event.target !== row) return;
+      if (event.key === "F2") rename(item, title, name);
+      else if (event.key === "Enter" || event.key === " ") actions.select(item.id);
+      else if (event.key === "ArrowDown") (row.nextElementSibling as HTMLElement | null)?.focus();
+      else if (event.key === "ArrowUp") (row.previousElementSibling as HTMLElement | null)?.focus();
+      else return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    return row;
+  }
+
+  function zoom(item: Item): void {
+    actions.select(item.id);
+    const box = bounds(rings(item.geometry));
+    if (box) stage.show(box);
+  }
+
+  function rename(item: Item, title: HTMLElement, name: HTMLElement): void {
+    const field = h("input", {
+      class: "rename",
+      value: item.name,
+      maxlength: 200,
+      placeholder: nameOf({ ...item, name: "" }),
+      "aria-label": "Name",
+      testid: "object-name-input",
+    });
+    let open = true;
+    const close = (keep: boolean) => {
+      if (!open) return;
+      open = false;
+      if (keep) actions.name(item.id, field.value.trim());
+      field.replaceWith(name);
+    };
+    field.addEventListener("blur", () => close(true));
+    field.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === "Escape") close(event.key === "Enter");
+      event.stopPropagation();
+    });
+    if (!title.contains(name)) return;
+    name.replaceWith(field);
+    field.focus();
+    field.select();
+  }
+
+  state.watch(["objects", "current", "classes"], show);
+  const head = h("h2", {}, "Objects", count);
+  return h("section", { class: "objects", testid: "objects-panel" }, head, list);
+}
+
+function nameOf(item: Item): string {
+  return item.name || `${item.label || "Unclassified"} ${item.id}`;
+}
+
+/** The model's own estimate of how good the mask is. */
+function qualityBar(quality: number | null): HTMLElement {
+  if (quality === null) return h("span", { class: "quality none" });
+  const share = Math.max(0, Math.min(1, quality));
+  const bar = h("i", { class: share >= 0.85 ? "good" : share >= 0.7 ? "fair" : "poor" });
+  bar.style.width = `${share * 100}%`;
+  const text = `The model's own estimate of its mask: ${share.toFixed(2)}`;
+  return h("span", { class: "quality", title: text, role: "img", "aria-label": text }, bar);
+}

@@ -1,0 +1,182 @@
+// What the viewer knows. No DOM, no HTTP: views watch it, and what a user does goes through
+// `actions`, which asks the server; its replies come back here.
+
+import type { Change, Class, Colour, Info, Item, OpenSlide, Slide, Target } from "./api";
+import { nearest, workable } from "./geometry";
+
+export type Tool = "select" | "click" | "box" | "brush" | "eraser";
+export type Theme = "system" | "light" | "dark";
+
+/** How things stand with the server. `waiting`: it cannot be reached, what was done is kept. */
+export interface Sending {
+  unsent: number;
+  phase: "idle" | "sending" | "waiting";
+  reason: string;
+}
+
+export interface View {
+  /** um per screen px, or px of level 0 per screen px where the slide has no scale */
+  mpp: number;
+  x0: number;
+  y0: number;
+  x1: number;
+  y1: number;
+}
+
+export interface Values {
+  info: Info | null;
+  slides: Slide[];
+  slide: OpenSlide | null;
+  seq: number;
+  objects: ReadonlyMap<number, Item>;
+  classes: Class[];
+  canUndo: boolean;
+  canRedo: boolean;
+  /** the object that clicks go to: an id, the event that will make it, or none yet */
+  current: Target;
+  label: string;
+  tool: Tool;
+  positive: boolean;
+  radius: number; // of the brush, screen px
+  working: number | "auto"; // um per px for new objects
+  view: View | null;
+  cursor: { x: number; y: number } | null;
+  opacity: number;
+  fill: boolean;
+  hidden: boolean;
+  theme: Theme;
+  ready: boolean | null; // whether the view is encoded; null: nobody asked
+  sending: Sending;
+  seconds: number | null; // that the last click took on the server
+}
+
+export const START: Values = {
+  info: null,
+  slides: [],
+  slide: null,
+  seq: 0,
+  objects: new Map(),
+  classes: [],
+  canUndo: false,
+  canRedo: false,
+  current: null,
+  label: "",
+  tool: "click",
+  positive: true,
+  radius: 24,
+  working: "auto",
+  view: null,
+  cursor: null,
+  opacity: 0.35,
+  fill: true,
+  hidden: false,
+  theme: "system",
+  ready: null,
+  sending: { unsent: 0, phase: "idle", reason: "" },
+  seconds: null,
+};
+
+export type Key = keyof Values;
+type Watcher = (now: Readonly<Values>) => void;
+
+export class State {
+  private values: Values;
+  private readonly watchers: { keys: readonly Key[]; tell: Watcher }[] = [];
+
+  constructor(values: Partial<Values> = {}) {
+    this.values = { ...START, ...values };
+  }
+
+  get now(): Readonly<Values> {
+    return this.values;
+  }
+
+  /** Take new values and tell those who watch one that changed. */
+  set(values: Partial<Values>): void {
+    const changed = (Object.keys(values) as Key[]).filter(
+      (key) => !Object.is(values[key], this.values[key]),
+    );
+    if (changed.length === 0) return;
+    this.values = { ...this.values, ...values };
+    for (const { keys, tell } of [...this.watchers]) {
+      if (keys.some((key) => changed.includes(key))) tell(this.values);
+    }
+  }
+
+  /** Call `tell` now, and whenever one of `keys` has changed. */
+  watch(keys: readonly Key[], tell: Watcher): void {
+    this.watchers.push({ keys, tell });
+    tell(this.values);
+  }
+
+  /** Another slide, of which nothing is known yet. */
+  open(slide: OpenSlide): void {
+    const { objects, seq, classes, canUndo, canRedo, current, view, cursor, ready } = START;
+    this.set({ slide, objects, seq, classes, canUndo, canRedo, current, view, cursor, ready });
+  }
+
+  /**
+   * Take over what the server says. `after`: the events that we knew when we asked, where the
+   * reply holds everything since; without it the reply holds one event only.
+   * Returns whether something between may be missing, so that one should ask.
+   */
+  apply(change: Change, after?: number): boolean {
+    const { seq, objects } = this.values;
+    if (after !== undefined && change.seq < after) return this.forget();
+    const next = new Map(objects);
+    for (const item of change.objects) {
+      if (item.version >= (next.get(item.id)?.version ?? 0)) next.set(item.id, item);
+    }
+    for (const id of change.removed) {
+      if ((next.get(id)?.version ?? 0) <= change.seq) next.delete(id);
+    }
+    const complete = after !== undefined ? after <= seq : change.seq <= seq + 1;
+    const newest = change.seq >= seq;
+    const { current } = this.values;
+    this.set({
+      objects: change.objects.length + change.removed.length > 0 ? next : objects,
+      seq: complete ? Math.max(seq, change.seq) : seq,
+      ...(newest && {
+        ...(change.classes.length > 0 && { classes: change.classes }),
+        canUndo: change.can_undo,
+        canRedo: change.can_redo,
+      }),
+      ...(typeof current === "number" && !next.has(current) && { current: null }),
+    });
+    if (!this.values.classes.some((each) => each.name === this.values.label)) {
+      this.set({ label: this.values.classes[0]?.name ?? "" });
+    }
+    return !complete;
+  }
+
+  /** The server has another history than we thought: begin anew. */
+  private forget(): boolean {
+    this.set({ seq: 0, objects: new Map(), current: null });
+    return true;
+  }
+
+  get item(): Item | null {
+    const { current, objects } = this.values;
+    return typeof current === "number" ? (objects.get(current) ?? null) : null;
+  }
+
+  /** um per px at which the next action works: the object's own, else as chosen or by the zoom. */
+  get mpp(): number | null {
+    const { slide, view, working } = this.values;
+    if (slide?.mpp == null) return null;
+    if (this.item?.mpp) return this.item.mpp;
+    return working !== "auto" ? working : nearest(this.choices, view?.mpp ?? slide.mpp);
+  }
+
+  /** The working resolutions that suit the slide. */
+  get choices(): number[] {
+    const { slide } = this.values;
+    return slide?.mpp == null ? [] : workable(slide.mpp, Math.max(slide.width, slide.height));
+  }
+
+  colour(label: string): Colour {
+    return this.values.classes.find((each) => each.name === label)?.colour ?? PLAIN;
+  }
+}
+
+export const PLAIN: Colour = [240, 180, 60];

@@ -1,0 +1,15 @@
+import { defineConfig } from "vite";
+
+// The page is served by `histoclick annotate`, at any path, and needs no other host. `npm run dev`
+// takes the API from a server that runs.
+export default defineConfig({
+  base: "./",
+  build: {
+    outDir: "../src/histoclick/server/static",
+    emptyOutDir: true,
+    target: "es2022",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
+  server: { proxy: { "/api": "http://127.0.0.1:8000" } },
+});
