@@ -1,0 +1,121 @@
+"""The page behind QuPath's server address, for people: whether it works, and what to enter."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+
+import cv2
+import numpy as np
+from fastapi.responses import HTMLResponse
+
+from histoclick.clicks import SimulatedUser
+from histoclick.datasets.phantom import phantom_patch
+from histoclick.geometry import Rect
+from histoclick.masks import rasterise
+from histoclick.metrics import iou
+from histoclick.server.conversations import Conversations
+from histoclick.server.engine import Busy, Engine
+from histoclick.server.features import outlines
+from histoclick.server.uploads import Picture
+from histoclick.types import RGB8, HistoclickError, Mask, Sample
+
+SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+OUTLINE = (0, 160, 60)  # RGB
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1b1b1f; background: #fff }
+code { background: #eee; padding: .1em .3em; border-radius: .2em; overflow-wrap: anywhere }
+.good { color: #00662a } .bad { color: #b00020 } img { max-width: 100%; border-radius: .4em }
+@media (prefers-color-scheme: dark) { body { color: #e6e6ea; background: #16161a }
+  code { background: #333 } .good { color: #5fd38d } .bad { color: #ff8a9a } }
+"""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """``seconds`` of one click on a picture, the ``iou`` with the truth, the answer drawn on it."""
+
+    seconds: float
+    iou: float
+    drawn: bytes
+
+
+def trial(talk: Conversations) -> Trial:
+    """One click on a generated picture, by the way that QuPath's requests take.
+
+    Raises ``HistoclickError`` and ``Busy``, as they would.
+    """
+    sample, png = _picture()
+    click = SimulatedUser().click(sample.id, sample.mask, np.zeros_like(sample.mask), ())
+    begin = time.perf_counter()
+    answer = talk.answer(Picture.of_base64(base64.b64encode(png).decode()), [click], None)
+    seconds = time.perf_counter() - begin
+    height, width = sample.mask.shape
+    mask = np.zeros_like(sample.mask)
+    if answer is not None:
+        for polygon in outlines(answer.mask, answer.window):
+            mask |= rasterise(polygon, Rect(0, 0, width, height), width, height)
+    return Trial(seconds, iou(sample.mask, mask), _png(_drawn(sample.image, mask)))
+
+
+def page(engine: Engine, talk: Conversations, base_url: str) -> HTMLResponse:
+    """The page; with status 503 if the trial failed. ``base_url``: of this server, with a slash."""
+    card = engine.card
+    try:
+        result = trial(talk)
+    except (HistoclickError, Busy, ValueError, RuntimeError) as error:
+        reason = str(error) or "more clicks wait than can be answered soon"
+        verdict = f'<p class="bad">The model did not answer: {escape(reason)}.</p>'
+        status = 503
+    else:
+        status = 200
+        data = base64.b64encode(result.drawn).decode()
+        verdict = (
+            f'<p class="good">It works: one click on a generated picture was answered in '
+            f"{result.seconds * 1000:.0f} ms, IoU with the truth {result.iou:.2f}.</p>"
+            f'<img alt="A generated picture with the outline that the model drew" '
+            f'src="data:image/png;base64,{data}">'
+        )
+    if card.untrained:
+        verdict += '<p class="bad">This model has random weights; its masks mean nothing.</p>'
+    html = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>histoclick for QuPath</title>
+<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
+<h1>histoclick for QuPath</h1>
+<p>Model: <code>{escape(engine.model)}</code>. {escape(card.summary)}</p>
+{verdict}
+<h2>In QuPath</h2>
+<ol>
+<li>Install the SAM extension (qupath-extension-sam 0.9 for QuPath 0.6).</li>
+<li>Extensions &gt; SAM &gt; SAM, field <i>Server</i>: <code>{escape(base_url)}sam/</code><br>
+With a token: <code>{escape(base_url)}t/TOKEN/sam/</code>, with the token that was printed at the
+start.</li>
+<li>Leave the type as it is: all types are this model. Draw a rectangle or set points.</li>
+</ol>
+<p>Nothing is downloaded, and pictures stay on this machine.</p>
+</body></html>
+"""
+    return HTMLResponse(html, status, {"Content-Security-Policy": SECURITY})
+
+
+@lru_cache(maxsize=1)
+def _picture() -> tuple[Sample, bytes]:
+    """A sample and its picture as PNG."""
+    sample = phantom_patch(0)
+    return sample, _png(sample.image)
+
+
+def _png(picture: RGB8) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _drawn(picture: RGB8, mask: Mask) -> RGB8:
+    """With the outline of the mask."""
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    drawn = picture.copy()
+    drawn[mask & ~inner] = OUTLINE
+    return drawn
