@@ -23,7 +23,7 @@ $(VENV)/.dev: $(VENV)/.run
 
 setup: $(VENV)/.dev  ## .venv with everything a developer needs
 
-demo: $(VENV)/.run  ## offline tour: evaluate the built-in model on built-in samples, write the report
+demo: $(VENV)/.run  ## offline tour: evaluate the built-in model, write the report, annotate a generated slide
 	@$(BIN)/histoclick demo
 
 test: $(VENV)/.dev  ## the test suite

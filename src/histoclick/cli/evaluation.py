@@ -16,22 +16,29 @@ if TYPE_CHECKING:
     from histoclick.starts import Start
 
 SCALES = ("mini", "full")
+DEMO_PX = 4000  # sides of the generated slide: a quarter of a minute
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the demo's files.")] = Path(
         "histoclick-demo"
     ),
+    no_annotator: Annotated[
+        bool, typer.Option("--no-annotator", help="End when the report is written.")
+    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
 ) -> None:
-    """Offline tour: evaluate the built-in model on built-in samples and write the report."""
+    """Offline tour: evaluate the built-in model, write the report, annotate a generated slide."""
+    from histoclick.cli.annotation import annotate
     from histoclick.datasets.demo import demo_samples
+    from histoclick.datasets.phantomslides import write_phantom_slides
     from histoclick.models.registry import default_id, find
     from histoclick.patches import write_patch_set
     from histoclick.report import write_report
 
-    say(f"1/3  Writing samples to {out / 'samples'} (a real picture and generated tissue) ...")
+    say(f"1/4  Writing samples to {out / 'samples'} (a real picture and generated tissue) ...")
     patches = write_patch_set(demo_samples(), out / "samples")
-    say("2/3  A simulated user clicks up to 20 times on each of them, with two models ...")
+    say("2/4  A simulated user clicks up to 20 times on each of them, with two models ...")
     # The demo shows the models and samples of today: a run of others is another folder.
     data = patches.check()[:8]
     runs = []
@@ -39,11 +46,18 @@ def demo(
         card, _ = find(model)
         runs.append(out / "runs" / "-".join(filter(None, (model, card.sha256[:8], data))))
         run_evaluation(model, patches, runs[-1], device="cpu")
-    say("3/3  Writing the report ...")
+    say("3/4  Writing the report ...")
     files = write_report(runs, out / "report")
     say("")
     say(files.markdown.read_text(encoding="utf-8"))
     say(f"Open {files.page.resolve()} in a browser.")
+    if no_annotator:
+        return
+    say("4/4  Your turn: a generated slide in the annotator ...")
+    slides = out / "slides"
+    if not any(slides.glob("*.tif")):
+        write_phantom_slides(slides, 1, seed=3, width=DEMO_PX, height=DEMO_PX, mpp=0.5)
+    annotate([slides], store=str(out / "annotations.sqlite"), no_browser=no_browser)
 
 
 def evaluate(
