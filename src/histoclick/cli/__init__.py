@@ -15,6 +15,7 @@ from histoclick.cli.evaluation import demo, evaluate, report, reproduce
 from histoclick.cli.fetching import fetch, phantom
 from histoclick.cli.models import models_app
 from histoclick.cli.preparation import prepare
+from histoclick.cli.replaying import replay
 from histoclick.cli.running import run_evaluation
 from histoclick.cli.training import train
 from histoclick.types import HistoclickError
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    demo, annotate, serve, fetch, phantom, convert, prepare, train, evaluate, report, reproduce,
+    demo, annotate, serve, replay, fetch, phantom, convert, prepare, train, evaluate, report, reproduce,
     doctor,
 ):  # fmt: skip
     app.command()(command)

@@ -51,18 +51,23 @@ def annotate(
     from histoclick.server.app import create_app
     from histoclick.server.library import Library
     from histoclick.server.serving import address, listen, names
+    from histoclick.server.sessions import Sessions
+    from histoclick.store import Store
 
     token = admission(host, token)
     library = Library(slides, mpp=mpp)
+    kept = Store.open(store or default_store())
     listener = listen(host, port)
     url = address(host, listener)
     say("Loading the model ...")
     engine = load_engine(model, device, threads)
-    app = create_app(engine, library, user=user, hosts=names(host), token=token)
+    sessions = Sessions(library, kept, engine)
+    app = create_app(engine, library, sessions, user=user, hosts=names(host), token=token)
     try:
         run(app, listener, host, url, token, browser=not no_browser)
     finally:
         engine.close()
+        kept.close()
         library.close()
 
 
@@ -109,12 +114,24 @@ def admission(host: str, token: str | None) -> str | None:
     return secrets.token_urlsafe(18) if token is None and not is_local(host) else token
 
 
+def default_store() -> str:
+    """A file in the user's data folder, which is made."""
+    import os
+
+    import platformdirs
+
+    home = os.environ.get("HISTOCLICK_HOME") or platformdirs.user_data_dir("histoclick")
+    Path(home).mkdir(parents=True, exist_ok=True)
+    return str(Path(home) / "annotations.sqlite")
+
+
 def load_engine(model: str | None, device: str, threads: int) -> Engine:
     """The model behind its queue, with embeddings kept in the user's cache folder."""
     from histoclick import machine
     from histoclick.cli.running import load_segmenter
     from histoclick.models import registry
-    from histoclick.server.engine import Engine, shelf_of
+    from histoclick.server.engine import Engine
+    from histoclick.server.shelf import shelf_of
 
     device = machine.resolve(device)
     card, folder = registry.find(registry.default_id() if model is None else model)

@@ -9,12 +9,13 @@ from starlette.types import ASGIApp
 
 import histoclick
 from histoclick.annotations import FORMATS
-from histoclick.server import viewing
+from histoclick.server import annotating, viewing
 from histoclick.server.engine import Busy, Engine
-from histoclick.server.library import Library
+from histoclick.server.library import Library, NoSlide
 from histoclick.server.limits import LIMITS, Bounds, Limits
 from histoclick.server.pages import add_page
 from histoclick.server.security import LOCAL, Door
+from histoclick.server.sessions import Sessions
 from histoclick.server.threads import Staff
 from histoclick.server.wire import FormatInfo, Info, ModelInfo
 from histoclick.types import HistoclickError
@@ -23,6 +24,7 @@ from histoclick.types import HistoclickError
 def create_app(
     engine: Engine,
     library: Library,
+    sessions: Sessions | None = None,
     *,
     user: str = "",
     hosts: frozenset[str] | None = LOCAL,
@@ -31,6 +33,7 @@ def create_app(
 ) -> ASGIApp:
     """The server's application, with everything around it that keeps it safe.
 
+    ``sessions``: without them nothing can be annotated, but other programs can use the model.
     ``user``: who works here, for the log. ``hosts``, ``token``: see ``Door``.
     """
     app = FastAPI(
@@ -47,11 +50,17 @@ def create_app(
         """The server, its model and what it can export."""
         return describe(engine, user)
 
-    app.include_router(viewing.router(library, staff, lambda _: 0), prefix="/api")
+    if sessions is not None:
+        app.include_router(viewing.router(library, sessions, staff), prefix="/api")
+        app.include_router(annotating.router(sessions, staff, user), prefix="/api")
 
     @app.exception_handler(HistoclickError)
     async def refused(_: Request, error: HistoclickError) -> JSONResponse:
         return JSONResponse({"detail": library.told(str(error))}, 400)
+
+    @app.exception_handler(NoSlide)
+    async def unknown(_: Request, __: NoSlide) -> JSONResponse:
+        return JSONResponse({"detail": "no such slide is served; see /api/slides"}, 404)
 
     @app.exception_handler(Busy)
     async def busy(_: Request, __: Busy) -> JSONResponse:

@@ -31,6 +31,10 @@ MAX_VISITED = 200_000  # files that one look through the folders considers
 FRESH_SECONDS = 1.0  # for which what was found is not looked for again
 
 
+class NoSlide(KeyError):
+    """No slide that is served has this id."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One slide that is served, or a file that should be one.
@@ -97,20 +101,22 @@ class Library:
             return list(self._entries.values())
 
     def entry(self, id_: str) -> Entry:
-        """Raises ``KeyError`` for an id that nothing has, also not after another look."""
+        """Raises ``NoSlide`` for an id that nothing has, also not after another look."""
         with self._lock:
             known = self._entries.get(id_)
         if known is None:
             self.look()
             with self._lock:
-                known = self._entries[id_]
+                known = self._entries.get(id_)
+        if known is None:
+            raise NoSlide(id_)
         return known
 
     @contextmanager
     def open(self, id_: str) -> Iterator[Slide]:
         """An open slide, which stays open until the end of the block.
 
-        Raises ``KeyError`` for an unknown id, ``HistoclickError`` if it cannot be opened.
+        Raises ``NoSlide`` for an unknown id, ``HistoclickError`` if it cannot be opened.
         """
         entry = self.entry(id_)
         handle = self._take(id_)

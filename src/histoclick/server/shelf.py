@@ -14,9 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+import histoclick
+from histoclick.models.card import Card
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -26,14 +30,16 @@ SUFFIX = ".safetensors"
 class Shelf:
     """Arrays by key, at most ``max_bytes`` of files, the ones not used for longest dropped.
 
-    ``folder`` is made when it is needed; what else lies in it is left alone. A file that is
-    damaged, or was made for another key, is as good as none. Thread-safe; several processes may
+    ``owner``: whose keys these are, such as a model on a device; several may share a folder, and
+    its bytes. ``folder`` is made when it is needed; what else lies in it is left alone. A file that
+    is damaged, or was made for another key, is as good as none. Thread-safe; several processes may
     share a folder. Nothing here raises for a disk that is full or cannot be written: embeddings
     can be made again.
     """
 
-    def __init__(self, folder: Path, max_bytes: int = 2 << 30) -> None:
+    def __init__(self, folder: Path, owner: str, max_bytes: int = 2 << 30) -> None:
         self._folder = folder
+        self._owner = owner
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._bytes: int | None = None  # of all files; None: not yet counted
@@ -43,7 +49,7 @@ class Shelf:
         path = self._path(key)
         try:
             with safe_open(path, framework="np") as file:
-                if (file.metadata() or {}).get("key") != key:
+                if (file.metadata() or {}).get("key") != self._name(key):
                     return None
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             os.utime(path)
@@ -63,7 +69,7 @@ class Shelf:
             os.close(handle)
             try:
                 plain = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-                save_file(plain, partial, metadata={"key": key})
+                save_file(plain, partial, metadata={"key": self._name(key)})
                 Path(partial).replace(path)
             finally:
                 Path(partial).unlink(missing_ok=True)
@@ -74,8 +80,11 @@ class Shelf:
         with contextlib.suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
+    def _name(self, key: str) -> str:
+        return f"{self._owner}/{key}"
+
     def _path(self, key: str) -> Path:
-        return self._folder / (hashlib.sha256(key.encode()).hexdigest()[:32] + SUFFIX)
+        return self._folder / (hashlib.sha256(self._name(key).encode()).hexdigest()[:32] + SUFFIX)
 
     def _make_room(self, added: int) -> None:
         """Count what is there now and then, and drop the oldest files of too many."""
@@ -96,3 +105,15 @@ class Shelf:
                 path.unlink(missing_ok=True)
                 total -= size
             self._bytes = total
+
+
+def shelf_of(card: Card, device: str) -> Shelf | None:
+    """The shelf of a model in the user's cache folder; none for a model without weights, because
+    nothing would tell it from the next version of it.
+
+    Embeddings of another device or version may differ.
+    """
+    if not card.sha256:
+        return None
+    folder = Path(platformdirs.user_cache_dir("histoclick")) / "embeddings"
+    return Shelf(folder, f"{histoclick.__version__}/{card.sha256}/{device.partition(':')[0]}")

@@ -29,9 +29,11 @@ class Threads:
 
 class Staff:
     """``tiles``: reading and compressing pictures. ``work``: clicks and what else changes or reads
-    annotations; most of these wait for the model. ``ahead``: reading windows nobody asked for."""
+    annotations; most of these wait for the model. ``files``: what is imported and exported, which
+    may take minutes. ``ahead``: reading windows nobody asked for."""
 
     def __init__(self) -> None:
         self.tiles = Threads(max(2, min(8, os.cpu_count() or 2)))
         self.work = Threads(48)
+        self.files = Threads(2)
         self.ahead = Threads(2)

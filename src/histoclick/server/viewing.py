@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Request, Response
+from fastapi import APIRouter, BackgroundTasks, HTTPException, Path, Request, Response
 
 from histoclick.server import tiles
 from histoclick.server.library import Entry, Library
+from histoclick.server.sessions import Sessions
 from histoclick.server.threads import Staff
 from histoclick.server.wire import SlideDetails, SlideInfo, Trouble
 from histoclick.slides import Slide, problems
@@ -36,32 +37,37 @@ JPEG: Answers = {
 }
 
 
-def router(library: Library, staff: Staff, count: Callable[[Entry], int]) -> APIRouter:
-    """``count``: number of objects on a slide."""
+def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
+    """``sessions``: know how many objects there are."""
     routes = APIRouter(tags=["slides"], responses=ERRORS)
     cache = tiles.TileCache()
 
-    def info(entry: Entry) -> SlideInfo:
+    def info(entry: Entry, counts: dict[str, int | None]) -> SlideInfo:
         return SlideInfo(
             id=entry.id, name=entry.name, folder=entry.folder, width=entry.width,
-            height=entry.height, mpp=entry.mpp, objects=count(entry), problem=entry.problem,
+            height=entry.height, mpp=entry.mpp, objects=counts.get(entry.key, 0),
+            problem=entry.problem,
         )  # fmt: skip
 
     @routes.get("/slides")
-    async def slides() -> list[SlideInfo]:
+    async def slides(tasks: BackgroundTasks) -> list[SlideInfo]:
         """All slides that are served."""
-        return await staff.work.run(lambda: [info(entry) for entry in library.entries()])
+        counts = await staff.work.run(sessions.counts)
+        entries = await staff.work.run(library.entries)
+        if None in counts.values():
+            tasks.add_task(staff.ahead.run, sessions.count)
+        return [info(entry, counts) for entry in entries]
 
     @routes.get("/slides/{id}")
     async def details(slide_id: SlideId) -> SlideDetails:
         """One slide, and how it is shown."""
 
         def work() -> SlideDetails:
-            entry = entry_of(library, slide_id)
+            entry, counts = library.entry(slide_id), sessions.counts()
             with library.open(slide_id) as slide:
                 bounds = slide.bounds
                 return SlideDetails(
-                    **info(entry).model_dump(),
+                    **dict(info(entry, counts)),
                     bounds=[bounds.x0, bounds.y0, bounds.width, bounds.height],
                     tile_size=tiles.TILE,
                     overlap=tiles.OVERLAP,
@@ -79,7 +85,7 @@ def router(library: Library, staff: Staff, count: Callable[[Entry], int]) -> API
     )
     async def descriptor(slide_id: SlideId) -> Response:
         """DeepZoom's description of a slide."""
-        entry = await staff.work.run(lambda: entry_of(library, slide_id))
+        entry = await staff.work.run(lambda: library.entry(slide_id))
         if entry.problem:
             raise HTTPException(400, entry.problem)
         text = tiles.descriptor(entry.width, entry.height)
@@ -99,7 +105,6 @@ def router(library: Library, staff: Staff, count: Callable[[Entry], int]) -> API
             return Response(status_code=304, headers=headers)
 
         def work() -> bytes:
-            entry_of(library, slide_id)
             with library.open(slide_id) as slide:
                 return read(slide)
 
@@ -137,11 +142,3 @@ def router(library: Library, staff: Staff, count: Callable[[Entry], int]) -> API
         return await picture(request, slide_id, "thumbnail", read)
 
     return routes
-
-
-def entry_of(library: Library, slide_id: str) -> Entry:
-    """A slide that is served, else 404."""
-    try:
-        return library.entry(slide_id)
-    except KeyError:
-        raise HTTPException(404, f"no slide '{slide_id}' is served; see /api/slides") from None

@@ -17,7 +17,7 @@ Place = Annotated[float, Field(ge=-1e7, le=1e7)]  # px of level 0
 Length = Annotated[float, Field(gt=0, le=1e7)]
 Mpp = Annotated[float, Field(ge=0.01, le=1000)]
 ObjectId = Annotated[int, Field(ge=1, le=2**53)]
-Label = Annotated[str, Field(max_length=200)]
+Label = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
 Channel = Annotated[int, Field(ge=0, le=255)]
 
@@ -189,7 +189,8 @@ class Info(BaseModel):
 
 
 class SlideInfo(BaseModel):
-    """A slide. ``problem``: why it cannot be opened, one sentence; sizes are 0 then."""
+    """A slide. ``objects``: on it, ``null`` while not counted. ``problem``: why it cannot be
+    opened, one sentence; sizes are 0 then."""
 
     id: str
     name: str
@@ -197,7 +198,7 @@ class SlideInfo(BaseModel):
     width: int
     height: int
     mpp: float | None
-    objects: int
+    objects: int | None
     problem: str | None
 
 
