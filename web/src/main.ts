@@ -37,6 +37,9 @@ const actions = new Actions(state, api, local, {
 
 const element = h("div", { class: "stage", testid: "stage", role: "application", "aria-label": "Slide" });
 const minimap = h("div", { class: "minimap", testid: "minimap", title: "The whole slide", "aria-hidden": "true" });
+const main = h("main", {}, element, minimap);
+const app = document.getElementById("app")!;
+app.append(main);
 const stage = new Stage(element, minimap, state, api);
 const waiting = () => actions.outbox.of(state.now.slide?.id ?? "");
 const overlay = new Overlay(stage, state, waiting);
@@ -58,26 +61,18 @@ const welcome = h(
   h("h1", {}, "Choose a slide"),
   h("p", {}, "Then click inside a structure: the mask follows. Right click where it is wrong."),
 );
-document.getElementById("app")!.append(
+element.after(overlay.canvas, rail(state, find), hud(state, (mpp) => stage.zoomTo(mpp)));
+main.append(welcome, h("div", { class: "drop-hint" }, "Drop to import annotations"), toasts.element);
+app.prepend(
   header(state, find, {
     status: status(state, actions),
     exchange: exchange(state, actions, api, toasts),
     card: () => card.open(),
     toggleSide: () => document.body.classList.toggle("side-toggled"),
   }),
-  h("aside", { class: "left" }, slidesPanel(state, api, (id) => (location.hash = `slide=${encodeURIComponent(id)}`))),
-  h(
-    "main",
-    {},
-    element,
-    overlay.canvas,
-    rail(state, find),
-    hud(state, (mpp) => stage.zoomTo(mpp)),
-    minimap,
-    welcome,
-    h("div", { class: "drop-hint" }, "Drop to import annotations"),
-    toasts.element,
-  ),
+  h("aside", { class: "left" }, slidesPanel(state, api, go)),
+);
+app.append(
   h("aside", { class: "right" }, classesPanel(state, actions), objectsPanel(state, actions, stage), displayPanel(state)),
   shade,
 );
@@ -121,6 +116,11 @@ async function open(id: string | null): Promise<void> {
   } catch (error) {
     toasts.show("trouble", reason(error));
   }
+}
+
+/** Name a slide in the address, which opens it. */
+function go(id: string): void {
+  location.hash = `slide=${encodeURIComponent(id)}`;
 }
 
 /** The slide that the address names. */

@@ -17,12 +17,14 @@ export interface Placement {
 export class Stage {
   readonly viewer: OpenSeadragon.Viewer;
 
+  /** `element` and `minimap` must be on the page. */
   constructor(
     readonly element: HTMLElement,
     minimap: HTMLElement,
     private readonly state: State,
     private readonly api: Api,
   ) {
+    withoutStyleSheet();
     this.viewer = OpenSeadragon({
       element,
       drawer: "canvas",
@@ -30,6 +32,7 @@ export class Stage {
       showNavigationControl: false,
       showNavigator: true,
       navigatorElement: minimap,
+      navigatorOpacity: 1,
       navigatorDisplayRegionColor: "#4fd0c0",
       animationTime: 0.4,
       springStiffness: 9,
@@ -155,6 +158,16 @@ export class Stage {
     this.state.set({ view: next });
     remember(slide.id, next);
   }
+}
+
+/**
+ * OpenSeadragon writes a style sheet into the page unless it finds one with this mark. The page
+ * allows none; an element that only bears the name does as well.
+ */
+function withoutStyleSheet(): void {
+  const mark = document.createElementNS("urn:histoclick", "style");
+  mark.setAttribute("data-openseadragon-mobile-css", "");
+  document.head.append(mark);
 }
 
 const viewKey = (id: string) => `histoclick.view.${id}`;
