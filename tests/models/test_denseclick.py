@@ -208,3 +208,21 @@ def test_a_mask_from_elsewhere_is_gone_on_from(segmenter: DenseClickSegmenter) -
     assert not np.array_equal(
         from_nothing.logits, segmenter.predict(encoded, first, Prediction.of_mask(mask)).logits
     )
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (50, 90), (300, 128)])
+def test_embeddings_go_through_arrays(shape: tuple[int, int]) -> None:
+    torch.manual_seed(3)
+    segmenter = DenseClickSegmenter(DenseClickNet(norm=False), 128)
+    encoded = segmenter.encode(np.random.default_rng(4).integers(0, 255, (*shape, 3), np.uint8))
+    again = segmenter.unpack(
+        {name: np.ascontiguousarray(array) for name, array in segmenter.pack(encoded).items()}
+    )
+    previous = None
+    for prompt in (Prompt((Click(20, 30),)), Prompt((Click(20, 30), Click(40, 45, False)))):
+        expected = segmenter.predict(encoded, prompt, previous)
+        assert np.array_equal(segmenter.predict(again, prompt, previous).logits, expected.logits)
+        previous = expected
+    assert again.shape == shape
+    with pytest.raises(ValueError, match="shape"):
+        segmenter.unpack(segmenter.pack(encoded) | {"s4": np.zeros((1, 32, 4, 4), np.float32)})

@@ -168,6 +168,18 @@ class TestSegmenter:
         assert answer.mask.all()
         assert answer.quality == 1
 
+    def test_embeddings_go_through_arrays(
+        self, tiny: SamSegmenter, images: dict[str, RGB8]
+    ) -> None:
+        for image in images.values():
+            encoded = tiny.encode(image)
+            again = tiny.unpack(tiny.pack(encoded))
+            click = Prompt((Click(20, 20),))
+            expected = tiny.predict(encoded, click)
+            assert np.array_equal(tiny.predict(again, click).logits, expected.logits)
+        with pytest.raises(ValueError, match="shape"):
+            tiny.unpack({"embedding": np.zeros((1, 256, 3, 3)), "shape": np.array([9, 9])})
+
     def test_half_precision_encoder(self, tiny: SamSegmenter, images: dict[str, RGB8]) -> None:
         half = SamSegmenter(tiny_network(), dtype=torch.bfloat16)
         a, b = half.encode(images["wide"]), tiny.encode(images["wide"])

@@ -31,8 +31,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    demo, annotate, serve, replay, fetch, phantom, convert, prepare, train, evaluate, report, reproduce,
-    doctor,
+    demo, annotate, serve, replay, fetch, phantom, convert, prepare, train, evaluate, report,
+    reproduce, doctor,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(models_app, name="models")

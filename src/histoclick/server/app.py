@@ -9,11 +9,11 @@ from starlette.types import ASGIApp
 
 import histoclick
 from histoclick.annotations import FORMATS
-from histoclick.server import annotating, viewing
+from histoclick.server import annotating, samapi, viewing
 from histoclick.server.engine import Busy, Engine
 from histoclick.server.library import Library, NoSlide
 from histoclick.server.limits import LIMITS, Bounds, Limits
-from histoclick.server.pages import add_page
+from histoclick.server.pages import add_page, add_sign
 from histoclick.server.security import LOCAL, Door
 from histoclick.server.sessions import Sessions
 from histoclick.server.threads import Staff
@@ -50,9 +50,19 @@ def create_app(
         """The server, its model and what it can export."""
         return describe(engine, user)
 
+    app.include_router(samapi.router(engine))
     if sessions is not None:
         app.include_router(viewing.router(library, sessions, staff), prefix="/api")
         app.include_router(annotating.router(sessions, staff, user), prefix="/api")
+        add_page(app)
+    else:
+        add_sign(app)
+    _add_refusals(app, library)
+    return Bounds(Door(app, hosts, token), limits)
+
+
+def _add_refusals(app: FastAPI, library: Library) -> None:
+    """What went wrong, as one sentence each."""
 
     @app.exception_handler(HistoclickError)
     async def refused(_: Request, error: HistoclickError) -> JSONResponse:
@@ -73,8 +83,10 @@ def create_app(
         where = ".".join(map(str, first["loc"]))
         return JSONResponse({"detail": f"{where}: {first['msg']}"}, 422)
 
-    add_page(app)
-    return Bounds(Door(app, hosts, token), limits)
+    @app.exception_handler(Exception)
+    async def broken(_: Request, __: Exception) -> JSONResponse:
+        sentence = "a fault of the server; what it was doing stands in its log"
+        return JSONResponse({"detail": sentence}, 500)
 
 
 def describe(engine: Engine, user: str) -> Info:

@@ -81,9 +81,9 @@ class Door:
                 )
             return scope, self._welcome()
         if path.startswith(IN_PATH):
-            given, slash, rest = path.removeprefix(IN_PATH).partition("/")
+            given, slash, _ = path.removeprefix(IN_PATH).partition("/")
             if slash and _equal(given, self.token):
-                return {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode()}, None
+                return {**scope, "root_path": f"{IN_PATH}{given}"}, None
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
         by_header = scheme.lower() == "bearer" and _equal(credentials.strip(), self.token)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
-from histoclick.models.denseclick.network import MULTIPLE, DenseClickNet, Pyramid
+from histoclick.models.denseclick.network import (
+    LIKENESS,
+    MULTIPLE,
+    WIDTHS,
+    DenseClickNet,
+    Pyramid,
+)
 from histoclick.models.device import finish
 from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
+
+# Name, channels and stride of the maps of an embedding.
+LAYOUT = tuple(zip(Pyramid._fields, (*WIDTHS, LIKENESS), (2, 4, 8, 16, 8), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,25 @@ class DenseClickSegmenter:
                 encoded[i] = DenseClickEncoded(Pyramid(*parts), (height, width), resized, frame)
         finish(self._device)
         return [encoded[i] for i in range(len(images))]
+
+    def pack(self, encoded: DenseClickEncoded) -> dict[str, NDArray[np.generic]]:
+        """An embedding as arrays, for a disk."""
+        maps = {name: part.cpu().numpy() for name, part in encoded.pyramid._asdict().items()}
+        return {**maps, "shape": np.array(encoded.shape)}
+
+    def unpack(self, arrays: Mapping[str, NDArray[np.generic]]) -> DenseClickEncoded:
+        """What ``pack`` was given. Raises ``KeyError`` or ``ValueError`` for other arrays."""
+        height, width = (int(side) for side in arrays["shape"])
+        resized = fit(height, width, self._input_size)
+        sides = [up_to_multiple(side, MULTIPLE) for side in resized]
+        parts = []
+        for name, channels, stride in LAYOUT:
+            part = torch.from_numpy(np.array(arrays[name], np.float32))
+            if part.shape != (1, channels, sides[0] // stride, sides[1] // stride):
+                raise ValueError(f"{name} of an embedding has shape {tuple(part.shape)}")
+            parts.append(part.to(self._device, memory_format=torch.channels_last))
+        frame = Frame.resized(height, width, *resized)
+        return DenseClickEncoded(Pyramid(*parts), (height, width), resized, frame)
 
     def predict(
         self, encoded: DenseClickEncoded, prompt: Prompt, previous: Prediction | None = None

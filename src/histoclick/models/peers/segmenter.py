@@ -42,6 +42,8 @@ class PeerSegmenter:
     ambiguous, and of three masks the one with the best predicted IoU is taken.
     """
 
+    boxes = True  # it understands them
+
     def __init__(
         self,
         model: Any,

@@ -8,7 +8,7 @@ the last answer fed back unchanged, and two bilinear steps back to the image.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,8 @@ class SamSegmenter:
     without harm. ``multimask_first``: a first single click is ambiguous, so of three masks the one
     with the best predicted IoU is taken; every other prompt asks for the one mask.
     """
+
+    boxes = True  # it understands them
 
     def __init__(
         self,
@@ -94,6 +96,20 @@ class SamSegmenter:
             SamEncoded(embedding, image.shape[:2], small.shape[:2])
             for embedding, image, small in zip(embeddings, images, resized, strict=True)
         ]
+
+    def pack(self, encoded: SamEncoded) -> dict[str, NDArray[np.generic]]:
+        """An embedding as arrays, for a disk."""
+        return {"embedding": encoded.embedding.cpu().numpy(), "shape": np.array(encoded.shape)}
+
+    def unpack(self, arrays: Mapping[str, NDArray[np.generic]]) -> SamEncoded:
+        """What ``pack`` was given. Raises ``KeyError`` or ``ValueError`` for other arrays."""
+        height, width = (int(side) for side in arrays["shape"])
+        embedding = torch.from_numpy(np.array(arrays["embedding"], np.float32))
+        side = self.input_px // 16
+        if embedding.shape != (1, 256, side, side):
+            raise ValueError(f"an embedding of shape {tuple(embedding.shape)}")
+        resized = fit(height, width, self.input_px)
+        return SamEncoded(embedding.to(self.device), (height, width), resized)
 
     def predict(
         self, encoded: SamEncoded, prompt: Prompt, previous: Prediction | None = None
