@@ -97,7 +97,10 @@ def router(sessions: Sessions, staff: Staff, user: str) -> APIRouter:
                 "encode": float(facts.get("encode_seconds", 0.0)),
                 "predict": float(facts.get("seconds", 0.0)),
             }
-            return Done(**dict(changes(book, since, who)), seconds=seconds)
+            seq = None if event is None else event.seq
+            touched = [key for key, version in book.versions.items() if version == seq]
+            one = touched[0] if len(touched) == 1 else None
+            return Done(**dict(changes(book, since, who)), object=one, seconds=seconds)
 
         return await staff.work.run(lambda: sessions.act(slide_id, wanted, id_, who, look))
 
@@ -108,7 +111,7 @@ def router(sessions: Sessions, staff: Staff, user: str) -> APIRouter:
         """Encode what a client looks at before it clicks. May be asked again to see how far."""
         rect0 = Rect(view.x, view.y, view.width, view.height)
         seen = await staff.work.run(lambda: sessions.look_ahead(slide_id, rect0, view.mpp, client))
-        if seen.places:
+        if not seen.ready:
             tasks.add_task(staff.ahead.run, seen.encode)
         return Ready(ready=seen.ready)
 

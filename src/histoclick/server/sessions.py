@@ -202,20 +202,20 @@ class Sessions:
         sight = Sight(self._engine, self._library, entry)
         with self._library.open(slide_id) as slide:
             grid = Grid.of(slide, max(mpp, slide.mpp or 1.0))
-        windows = itertools.islice(grid.ahead(view, sight.window_px), MAX_WINDOWS)
-        places = tuple((grid.rect0(each), each.width, each.height) for each in windows)
+        windows = grid.ahead(_clipped(view, grid, sight.window_px), sight.window_px)
+        places = tuple(
+            (grid.rect0(each), each.width, each.height)
+            for each in itertools.islice(windows, MAX_WINDOWS)
+        )
         keys = tuple(sight.key(*place) for place in places)
         with self._lock:
-            turn, known = self._views.get(client, (0, ()))
-            if known != keys:
-                before, turn = turn, next(self._turns)
-                self._views[client] = turn, keys
-                self._views.move_to_end(client)
-                while len(self._views) > MAX_CLIENTS:
-                    self._views.popitem(last=False)
-            else:
-                before, places = 0, ()
-        if before:
+            before, known = self._views.get(client, (0, ()))
+            turn = before if known == keys else next(self._turns)
+            self._views[client] = turn, keys
+            self._views.move_to_end(client)
+            while len(self._views) > MAX_CLIENTS:
+                self._views.popitem(last=False)
+        if turn != before:
             self._engine.give_up(before)
         return View(self, sight, client, turn, places, keys)
 
@@ -266,8 +266,7 @@ class Sessions:
 
 @dataclass(frozen=True)
 class View:
-    """The windows of what one client looks at. ``places``: those that have to be read, as
-    (px of level 0, width, height)."""
+    """The windows of what one client looks at. ``places``: as (px of level 0, width, height)."""
 
     sessions: Sessions
     sight: Sight
@@ -292,6 +291,14 @@ class View:
                 self.sight.engine.ahead(key, picture, self.turn)
             except (HistoclickError, Busy, NoSlide):  # damaged there, or closed: a click will tell
                 return
+
+
+def _clipped(view: Rect, grid: Grid, side: int) -> Rect:
+    """The middle of a view that is larger than what is encoded ahead at all."""
+    width = min(view.width, MAX_WINDOWS * side * grid.scale_x / 4)
+    height = min(view.height, MAX_WINDOWS * side * grid.scale_y / 4)
+    x0 = view.x0 + (view.width - width) / 2
+    return Rect(x0, view.y0 + (view.height - height) / 2, width, height)
 
 
 def _check_extent(stroke: Stroke, book: Book) -> None:

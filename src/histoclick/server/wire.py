@@ -259,8 +259,10 @@ class Changes(BaseModel):
 
 
 class Done(Changes):
-    """The answer to an action. ``seconds``: of the model, 0 where it had nothing to do."""
+    """The answer to an action. ``object``: the one that it made or changed, if it was one.
+    ``seconds``: of the model, 0 where it had nothing to do."""
 
+    object: int | None
     seconds: dict[str, float]
 
 
