@@ -23,6 +23,7 @@ from histoclick.types import HistoclickError
 CARD, TABLE, JOURNAL = "run.toml", "clicks.parquet", "clicks.jsonl"
 TRAINING_CURVE = "training-curve.png"  # of a model that histoclick trained
 NOTHING = "nothing"  # what a user starts from unless told otherwise
+REAL_USERS = "user"  # the click rule of people, who stop when they like
 ABOUT = {"model": "str", "dataset": "str", "patch": "str", "slide": "str"}
 CLICK = {
     "click": "int32", "x": "float64", "y": "float64", "positive": "bool", "iou": "float64",

@@ -11,7 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from histoclick import metrics
-from histoclick.records import TRAINING_CURVE
+from histoclick.records import REAL_USERS, TRAINING_CURVE
 from histoclick.report import figures, strips
 from histoclick.report.figures import DARK, LIGHT, Ink
 from histoclick.report.measures import by_dataset, hardest_table
@@ -49,6 +49,7 @@ def render(
         budget=card.max_clicks,
         targets=card.targets,
         click_rule=card.click_rule,
+        real_users=card.click_rule == REAL_USERS,
         start=card.start,
         started=runs[0].started,
         resamples=metrics.RESAMPLES,

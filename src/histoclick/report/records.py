@@ -257,9 +257,11 @@ def _run(folder: Path, card: Card, table: pd.DataFrame, where: Path) -> Run:
             f"{where}: {len(patches)} patches, but its card says {card.patches}; evaluate again"
         )
     # Who stopped early without the last target was interrupted and says nothing about failures.
+    # Not so people: they had enough.
     finished = (clicks_made == card.max_clicks) | (
         ious[np.arange(len(ious)), clicks_made - 1] >= card.targets[-1]
     )
+    finished |= card.click_rule == records.REAL_USERS
     if not finished.any():
         raise HistoclickError(f"{folder}: no patch is finished yet; continue with the same command")
     first = per_patch.first()
