@@ -11,6 +11,7 @@ export interface Told {
 
 export class Actions {
   readonly outbox: Outbox;
+  private asked = 0; // the events that we knew when the action was sent
 
   constructor(
     private readonly state: State,
@@ -119,14 +120,17 @@ export class Actions {
   }
 
   private send(entry: Entry): Promise<Change> {
-    return this.api.event(entry.slide, entry.id, entry.action, entry.client);
+    const { slide, seq } = this.state.now;
+    this.asked = seq;
+    const after = entry.slide === slide?.id ? seq : null;
+    return this.api.event(entry.slide, entry.id, entry.action, entry.client, after);
   }
 
   private done(entry: Entry, change: Change): void {
     const { slide } = this.state.now;
     if (entry.slide !== slide?.id) return;
     const made = born(entry, change);
-    const missing = this.state.apply(change);
+    const known = this.state.apply(change, this.asked);
     if (made !== null && this.state.now.current === entry.id) {
       this.state.set({ current: this.state.now.objects.has(made) ? made : null });
     }
@@ -134,7 +138,7 @@ export class Actions {
       const { encode, predict } = change.seconds;
       this.state.set({ seconds: (encode ?? 0) + (predict ?? 0) });
     }
-    if (missing) void this.refresh();
+    if (!known) void this.refresh();
   }
 
   private refused(entry: Entry, reason: string): void {
@@ -157,7 +161,7 @@ export class Actions {
     if (!slide) return;
     const change = await this.api.annotations(slide.id, seq);
     if (this.state.now.slide?.id !== slide.id) return;
-    if (this.state.apply(change, seq) && this.state.now.seq < seq) await this.refresh();
+    if (!this.state.apply(change, seq)) await this.refresh();
   }
 }
 

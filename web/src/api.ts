@@ -116,12 +116,16 @@ export class Refusal extends Error {
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 
-  get unreachable(): boolean {
-    return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
+  /** The server wants a token first. */
+  get barred(): boolean {
+    return this.status === 401 || this.status === 403;
   }
 }
 
 export class Api {
+  /** Who works here, for the log; "" leaves it to the server. */
+  user = "";
+
   /** `client`: the name of this tab, by which the server knows whose action to undo. */
   constructor(
     readonly client: string,
@@ -138,8 +142,10 @@ export class Api {
   tile = (id: string, level: number, x: number, y: number) =>
     `${this.root}/slides/${enc(id)}/slide_files/${level}/${x}_${y}.jpeg`;
 
-  event(slide: string, id: string, action: Action, client = this.client): Promise<Change> {
-    return this.post<Change>(`slides/${enc(slide)}/events`, { ...action, id }, client);
+  /** Do something, once however often it is asked. The answer tells all that changed after `after`. */
+  event(slide: string, id: string, action: Action, client: string, after: number | null): Promise<Change> {
+    const since = after === null ? "" : `?after=${after}`;
+    return this.post<Change>(`slides/${enc(slide)}/events${since}`, { ...action, id }, client);
   }
 
   /** Ask that a view be encoded before somebody clicks in it. */
@@ -147,7 +153,8 @@ export class Api {
     return this.post<{ ready: boolean }>(`slides/${enc(slide)}/ahead`, view);
   }
 
-  import(slide: string, file: File): Promise<{ seq: number; notes: string[] }> {
+  /** Take objects from a file of any format that the server knows. */
+  import(slide: string, file: File): Promise<Change & { notes: string[] }> {
     const form = new FormData();
     form.append("file", file);
     return this.json(`slides/${enc(slide)}/import`, { method: "POST", body: form });
@@ -178,7 +185,8 @@ export class Api {
   private async ask(path: string, request: RequestInit, client: string): Promise<Response> {
     let reply: Response;
     try {
-      const headers = { ...request.headers, "X-Client": client };
+      const who = this.user && { "X-User": encodeURIComponent(this.user) };
+      const headers = { ...request.headers, "X-Client": client, ...who };
       reply = await fetch(`${this.root}/${path}`, { cache: "no-store", ...request, headers });
     } catch {
       throw new Refusal(0, "The server cannot be reached.");

@@ -68,6 +68,7 @@ export class Heartbeat {
     const { sending } = this.state.now;
     if (sending.phase === "sending") return;
     const reason = error instanceof Refusal ? error.message : String(error);
+    if (error instanceof Refusal && !error.passes && !error.barred) return; // about one slide only
     this.state.set({ sending: { ...sending, phase: "waiting", reason } });
   }
 

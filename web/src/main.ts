@@ -78,6 +78,9 @@ app.append(
 );
 listen(list, state, actions, pointer);
 remember(state, local);
+state.watch(["user"], ({ user }) => {
+  api.user = user;
+});
 state.watch(["theme"], ({ theme }) => {
   if (theme === "system") delete document.documentElement.dataset["theme"];
   else document.documentElement.dataset["theme"] = theme;

@@ -117,7 +117,7 @@ export class Outbox {
 
   private failed(key: string, entry: Entry, error: unknown): void {
     const refusal = error instanceof Refusal ? error : new Refusal(500, String(error));
-    if (refusal.passes || refusal.status === 401 || refusal.status === 403) {
+    if (refusal.passes || refusal.barred) {
       this.phase = "waiting";
       this.reason = refusal.message;
       const pause = PATIENCE[Math.min(this.tries++, PATIENCE.length - 1)];
@@ -208,12 +208,12 @@ function begins(action: Action): boolean {
   return action.kind === "box" || (action.kind === "stroke" && !action.erase);
 }
 
-/** The object that an event made, if it was to make one. */
-export function born(entry: Entry, change: Change): number | null {
-  if (!("object" in entry.action) || entry.action.object !== null) return null;
-  const newest = change.objects.reduce<number | null>(
-    (best, item) => (best === null || item.id > best ? item.id : best),
-    null,
+/** The object that an event made, if it was to make one: the newest that the click lies on. */
+export function born({ action }: Entry, change: Change): number | null {
+  if (!("object" in action) || action.object !== null) return null;
+  const fits = change.objects.filter(
+    ({ clicks }) =>
+      action.kind !== "click" || clicks.some((each) => each.x === action.x && each.y === action.y),
   );
-  return newest;
+  return fits.length > 0 ? Math.max(...fits.map((each) => each.id)) : null;
 }

@@ -45,6 +45,7 @@ export interface Values {
   fill: boolean;
   hidden: boolean;
   theme: Theme;
+  user: string; // for the log; "" leaves it to the server
   ready: boolean | null; // whether the view is encoded; null: nobody asked
   sending: Sending;
   seconds: number | null; // that the last click took on the server
@@ -71,6 +72,7 @@ export const START: Values = {
   fill: true,
   hidden: false,
   theme: "system",
+  user: "",
   ready: null,
   sending: { unsent: 0, phase: "idle", reason: "" },
   seconds: null,
@@ -116,13 +118,15 @@ export class State {
   }
 
   /**
-   * Take over what the server says. `after`: the events that we knew when we asked, where the
-   * reply holds everything since; without it the reply holds one event only.
-   * Returns whether something between may be missing, so that one should ask.
+   * Take over what the server says has changed after event `after`. Returns `false` if the server
+   * has another history than we thought: then everything was forgotten, and one should ask again.
    */
-  apply(change: Change, after?: number): boolean {
+  apply(change: Change, after: number): boolean {
     const { seq, objects } = this.values;
-    if (after !== undefined && change.seq < after) return this.forget();
+    if (change.seq < after) {
+      this.set({ seq: 0, objects: new Map(), current: null });
+      return false;
+    }
     const next = new Map(objects);
     for (const item of change.objects) {
       if (item.version >= (next.get(item.id)?.version ?? 0)) next.set(item.id, item);
@@ -130,12 +134,11 @@ export class State {
     for (const id of change.removed) {
       if ((next.get(id)?.version ?? 0) <= change.seq) next.delete(id);
     }
-    const complete = after !== undefined ? after <= seq : change.seq <= seq + 1;
     const newest = change.seq >= seq;
     const { current } = this.values;
     this.set({
       objects: change.objects.length + change.removed.length > 0 ? next : objects,
-      seq: complete ? Math.max(seq, change.seq) : seq,
+      seq: after <= seq ? Math.max(seq, change.seq) : seq,
       ...(newest && {
         ...(change.classes.length > 0 && { classes: change.classes }),
         canUndo: change.can_undo,
@@ -146,12 +149,6 @@ export class State {
     if (!this.values.classes.some((each) => each.name === this.values.label)) {
       this.set({ label: this.values.classes[0]?.name ?? "" });
     }
-    return !complete;
-  }
-
-  /** The server has another history than we thought: begin anew. */
-  private forget(): boolean {
-    this.set({ seq: 0, objects: new Map(), current: null });
     return true;
   }
 

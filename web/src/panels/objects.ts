@@ -55,8 +55,8 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
       { class: "object", role: "option", tabindex: 0, testid: `object-${item.id}`, "data-label": item.label },
       title,
       h("span", { class: "area", testid: "object-area" }, areaText(item.area_um2)),
-      qualityBar(item.quality),
       h("span", { class: "facts", testid: "object-clicks" }, `${clicks} · ${scale}`),
+      qualityBar(item.quality),
       h(
         "span",
         { class: "row-buttons" },

@@ -43,9 +43,22 @@ export function status(state: State, actions: Actions): HTMLElement {
     if (seconds !== null) say(`The model took ${(seconds * 1000).toFixed(0)} ms for the last click.`);
     if (actions.outbox.elsewhere > 0)
       say(`${count(actions.outbox.elsewhere)} waiting for slides that are not served now.`);
+    rows.push(nameField(state));
     return rows;
   });
   return button;
+}
+
+/** Who is said to have clicked. */
+function nameField(state: State): HTMLElement {
+  const field = h("input", {
+    value: state.now.user,
+    maxlength: 100,
+    placeholder: state.now.info?.user || "nobody said",
+    testid: "user",
+  });
+  field.addEventListener("change", () => state.set({ user: field.value.trim() }));
+  return h("label", { class: "who" }, "Your name in the log", field);
 }
 
 function count(unsent: number): string {
