@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from histoclick.server.engine import Engine, nbytes_of
-from histoclick.server.scenes import Scene, cut_off, windows
+from histoclick.server.scenes import Scene, cut_off, first, wider
 from histoclick.session.windows import Window
 from histoclick.types import Box, Click, HistoclickError, Logits, Mask, Prediction, Prompt
 
@@ -83,21 +83,19 @@ class Conversations:
         if box is not None:
             points += [(box.x0, box.y0), (box.x1 + 1, box.y1 + 1)]
         # What was looked at before is looked at again, unless a new click lies outside.
-        again = past.window if past else None
-        if again is not None and not all(again.holds(*point) for point in points):
-            again = None
-        beyond = 0
+        if past is not None and all(past.window.holds(*point) for point in points):
+            window = past.window
+        else:
+            window = first(scene, points, self._engine.window_px)
         while True:
-            window = again or next(windows(scene, points, self._engine.window_px, beyond))
             within = tuple(c for c in order if window.holds(c.x + 0.5, c.y + 0.5))
             prediction = self._told(scene, _Asked(scene.key, window, box, within))
             mask = prediction.mask
-            local = _moved(within, window)
             if box is not None and not self._engine.boxes:
                 mask = mask & _filled(box, window)
-            if not cut_off(scene, window, mask, local):
+            if not cut_off(scene, window, mask, _moved(within, window)):
                 return Answer(mask, window, quality(prediction), len(within))
-            again, beyond = None, max(window.width, window.height)
+            window = wider(scene, window, mask)
 
     def _told(self, scene: Scene, asked: _Asked) -> Prediction:
         """The model's answer to the last click, all others told before in their order."""

@@ -3,12 +3,12 @@
 A view of 2,500 px squeezed into the 448 px that a model sees would cost all detail. So the model
 looks at a window around the clicks, at the resolution of the view, which the user chose; where the
 object runs out of the window, the window doubles, until it shows the whole object or all there is.
-Windows lie on a lattice, so that the next object nearby needs no new encoding.
+First windows lie on a lattice, so that the next object nearby needs no new encoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
@@ -39,28 +39,30 @@ class Scene(Protocol):
         ...
 
 
-def whole(scene: Scene) -> Window:
-    """All there is."""
-    return Window(0, 0, scene.width, scene.height)
+def first(scene: Scene, points: Sequence[Point], side: int) -> Window:
+    """Where to look for an object around ``points``, pixel-corner px.
 
-
-def windows(scene: Scene, points: Sequence[Point], side: int, beyond: int = 0) -> Iterator[Window]:
-    """Where to look for an object around ``points``, pixel-corner px: each window twice as large.
-
-    ``side``: what the model sees at once, px. All ``points`` lie well inside, none is smaller than
-    ``side`` or not larger than ``beyond``, and the last one is all there is.
+    The smallest window that has them all well inside; ``side``: the least, what the model sees at
+    once, px.
     """
     grid = Grid(scene.width, scene.height, 1, 1)
     xs, ys = zip(*points, strict=True)
     x, y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
     while True:
         window = grid.nearest(x, y, side)
-        if (window.width, window.height) == (scene.width, scene.height):
-            yield window
-            return
-        if side > beyond and all(grid.is_inner(window, *point, side) for point in points):
-            yield window
+        everything = (window.width, window.height) == (scene.width, scene.height)
+        if everything or all(grid.is_inner(window, *point, side) for point in points):
+            return window
         side *= 2
+
+
+def wider(scene: Scene, window: Window, mask: Mask) -> Window:
+    """Where to look next for an object that runs out of a window: twice as wide, around what there
+    is of it. ``mask``: (H, W) bool of the window."""
+    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    x, y = window.x + (xs[0] + xs[-1] + 1) / 2, window.y + (ys[0] + ys[-1] + 1) / 2
+    side = 2 * max(window.width, window.height)
+    return Grid(scene.width, scene.height, 1, 1).centred(float(x), float(y), side)
 
 
 def cut_off(scene: Scene, window: Window, mask: Mask, clicks: Sequence[Click]) -> bool:
