@@ -134,7 +134,7 @@ export class Actions {
     if (made !== null && this.state.now.current === entry.id) {
       this.state.set({ current: this.state.now.objects.has(made) ? made : null });
     }
-    if (change.seconds) {
+    if (change.seconds && (entry.action.kind === "click" || entry.action.kind === "box")) {
       const { encode, predict } = change.seconds;
       this.state.set({ seconds: (encode ?? 0) + (predict ?? 0) });
     }

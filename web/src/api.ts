@@ -10,6 +10,7 @@ export type Geometry =
 
 export interface Measured {
   dataset: string;
+  patches?: number | null;
   noc80?: number | null;
   noc85?: number | null;
   noc90?: number | null;

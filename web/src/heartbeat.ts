@@ -44,9 +44,10 @@ export class Heartbeat {
   private async beat(): Promise<void> {
     if (document.hidden) return;
     try {
-      // while an action is on its way its reply says what is new
-      if (this.state.now.sending.phase !== "sending") await this.actions.refresh();
-      if (this.beats++ % 5 === 0) {
+      const { slide, sending } = this.state.now;
+      if (sending.phase === "sending") return; // its reply says what is new
+      if (slide) await this.actions.refresh();
+      if (!slide || this.beats++ % 5 === 0) {
         const slides = await this.api.slides();
         this.state.set({ slides });
         this.actions.outbox.serve(slides.map((each) => each.id));

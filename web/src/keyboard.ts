@@ -20,6 +20,7 @@ export function listen(list: Command[], state: State, actions: Actions, pointer:
       return;
     }
     const key = spelled(event);
+    if (key.startsWith("Arrow") && event.target instanceof HTMLInputElement) return; // a slider
     const chosen = state.now.classes.find((each) => each.key !== "" && each.key === key);
     if (chosen) actions.label(chosen.name);
     const command = chosen ? null : list.find((each) => each.keys.includes(key));

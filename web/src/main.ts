@@ -32,7 +32,7 @@ const api = new Api(client());
 const toasts = new Toasts();
 const actions = new Actions(state, api, local, {
   trouble: (sentence) => toasts.show("trouble", sentence),
-  hint: (sentence) => toasts.show("info", sentence),
+  hint: (sentence) => toasts.show("hint", sentence),
 });
 
 const element = h("div", { class: "stage", testid: "stage", role: "application", "aria-label": "Slide" });
@@ -77,6 +77,11 @@ app.append(
   shade,
 );
 listen(list, state, actions, pointer);
+app.addEventListener("click", (event) => {
+  // a button that was clicked shall not take the keys: Space pans, Enter finishes the object
+  const { activeElement } = document;
+  if (event.detail > 0 && activeElement instanceof HTMLButtonElement) activeElement.blur();
+});
 remember(state, local);
 state.watch(["user"], ({ user }) => {
   api.user = user;
@@ -86,7 +91,7 @@ state.watch(["theme"], ({ theme }) => {
   else document.documentElement.dataset["theme"] = theme;
 });
 state.watch(["slide"], ({ slide }) => {
-  welcome.hidden = minimap.hidden = slide !== null;
+  welcome.hidden = slide !== null;
   minimap.hidden = slide === null;
 });
 state.watch(["tool", "positive"], ({ tool, positive }) => {
@@ -114,7 +119,7 @@ async function open(id: string | null): Promise<void> {
     if (slide.problem) throw new Error(slide.problem);
     state.open(slide);
     stage.open(slide);
-    for (const note of slide.notes ?? []) toasts.show("info", note);
+    for (const note of slide.notes ?? []) toasts.show("hint", note);
     await actions.refresh();
   } catch (error) {
     toasts.show("trouble", reason(error));

@@ -110,19 +110,19 @@ export class Overlay {
         this.context.fillStyle = css(colour, opacity);
         this.context.fill(path, "evenodd");
       }
-      this.line(path, at, colour, chosen, fill ? Math.max(0.35, opacity) : 1);
+      this.line(path, at, colour, chosen);
     }
   }
 
-  private line(path: Path2D, at: Placement, colour: Colour, chosen: boolean, strength: number): void {
+  private line(path: Path2D, at: Placement, colour: Colour, chosen: boolean): void {
     this.context.lineJoin = "round";
     if (chosen) {
       this.context.strokeStyle = "rgb(255 255 255 / 0.85)";
       this.context.lineWidth = 4.5 / at.scale;
       this.context.stroke(path);
     }
-    this.context.strokeStyle = chosen ? css(colour) : css(colour, Math.min(1, strength + 0.4));
-    this.context.lineWidth = (chosen ? 2.25 : 1.5) / at.scale;
+    this.context.strokeStyle = css(colour);
+    this.context.lineWidth = (chosen ? 2.25 : 1.75) / at.scale;
     this.context.stroke(path);
   }
 

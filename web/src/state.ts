@@ -134,10 +134,11 @@ export class State {
     for (const id of change.removed) {
       if ((next.get(id)?.version ?? 0) <= change.seq) next.delete(id);
     }
+    const known = [...next].sort(([a], [b]) => a - b); // as they were made
     const newest = change.seq >= seq;
     const { current } = this.values;
     this.set({
-      objects: change.objects.length + change.removed.length > 0 ? next : objects,
+      objects: change.objects.length + change.removed.length > 0 ? new Map(known) : objects,
       seq: after <= seq ? Math.max(seq, change.seq) : seq,
       ...(newest && {
         ...(change.classes.length > 0 && { classes: change.classes }),

@@ -37,9 +37,11 @@ function table(measured: Measured[]): HTMLElement {
       "tr",
       {},
       h("th", { scope: "row" }, each.dataset),
+      h("td", {}, typeof each.patches === "number" ? String(each.patches) : "–"),
       ...TARGETS.map((target) => h("td", {}, number(each[`noc${target}`]))),
     ),
   );
-  const head = h("tr", {}, h("th", {}, "Data"), ...TARGETS.map((each) => h("th", { scope: "col" }, `NoC@${each}`)));
+  const count = h("th", { scope: "col" }, "Patches");
+  const head = h("tr", {}, h("th", { scope: "col" }, "Data"), count, ...TARGETS.map((each) => h("th", { scope: "col" }, `NoC@${each}`)));
   return h("table", { testid: "measured" }, h("thead", {}, head), h("tbody", {}, ...rows));
 }

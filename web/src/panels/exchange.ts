@@ -39,7 +39,7 @@ export function exchange(state: State, actions: Actions, api: Api, toasts: Toast
     try {
       const { notes } = await api.import(slide.id, file);
       await actions.refresh();
-      toasts.show("info", `Imported ${file.name}.`, notes);
+      toasts.show("done", `Imported ${file.name}.`, notes);
     } catch (error) {
       toasts.show("trouble", reason(error));
     }
@@ -54,7 +54,7 @@ export function exchange(state: State, actions: Actions, api: Api, toasts: Toast
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
       const said = notes.length > 0 ? `Exported ${name}. This format could not hold everything:` : `Exported ${name}.`;
-      toasts.show("info", said, notes);
+      toasts.show("done", said, notes);
     } catch (error) {
       toasts.show("trouble", reason(error));
     }

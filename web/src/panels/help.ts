@@ -12,6 +12,11 @@ const MOUSE: [string, string][] = [
   ["Space + drag, middle button", "move the slide while a tool draws"],
 ];
 
+const CLASSES = () => [
+  h("dt", {}, keys("1"), "…", keys("9")),
+  h("dd", {}, "Class of the selected and the next objects"),
+];
+
 export function helpDialog(list: () => Command[]): Dialog {
   return new Dialog("Keys and gestures", "help", () => {
     const groups = [...new Set(list().map((each) => each.group))];
@@ -26,6 +31,7 @@ export function helpDialog(list: () => Command[]): Dialog {
           ...list()
             .filter((each) => each.group === group)
             .flatMap((each) => [h("dt", {}, ...each.keys.map(keys)), h("dd", {}, each.text)]),
+          ...(group === "Objects" ? CLASSES() : []),
         ),
       ),
     );

@@ -2,8 +2,9 @@
 
 import { fill, h, icon } from "../dom";
 
-export type Kind = "info" | "trouble";
-const STAYS = { info: 5000, trouble: 12000 }; // ms
+export type Kind = "done" | "hint" | "trouble";
+const STAYS = { done: 4000, hint: 6000, trouble: 12000 }; // ms
+const ICONS = { done: "check", hint: "help", trouble: "warning" } as const;
 
 export class Toasts {
   readonly element = h("div", { class: "toasts", role: "status", "aria-live": "polite", testid: "toasts" });
@@ -19,7 +20,7 @@ export class Toasts {
     const toast = h(
       "div",
       { class: `toast ${kind}`, testid: `toast-${kind}`, "data-sentence": sentence },
-      icon(kind === "trouble" ? "warning" : "check"),
+      icon(ICONS[kind]),
       h("div", { class: "words" }, h("p", {}, sentence), list),
       close,
     );
