@@ -452,10 +452,35 @@ def test_a_network_drive_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psycopg")
-    with pytest.raises(HistoclickError, match="the server does not answer") as told:
+    with pytest.raises(HistoclickError, match="cannot be opened, there is no connection") as told:
         Store.open("postgresql://ada:secret@127.0.0.1:1/none")
     assert "secret" not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_lost_connection_is_told_as_what_it_is(store: Store, url: str) -> None:
+    """A commit whose answer was lost may have happened: who repeats it is told the truth."""
+    if "://" not in url:
+        pytest.skip("of PostgreSQL")
+    store.append("slide", row(1))
+    engine = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    with engine.connect() as connection:
+        query = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+        def cut(*_: Any) -> None:
+            connection.exec_driver_sql(query)
+
+        sa.event.listen(store._engine, "commit", cut)
+        with pytest.raises(HistoclickError, match="it is not known whether the last action was"):
+            store.append("slide", row(2))
+        sa.event.remove(store._engine, "commit", cut)
+    engine.dispose()
+    with contextlib.suppress(Conflict):
+        store.append("slide", row(2))
+    assert list(store.events("slide")) == [row(1), row(2)]
 
 
 def test_servers_databases_that_are_not_ours(store: Store, url: str) -> None:

@@ -120,7 +120,8 @@ class Store:
         )
         known = sa.select(sa.func.count()).where(SLIDES.c.key == slide_key)
         asked = sa.select(*(question.scalar_subquery() for question in (last, same, known)))
-        with self._told("the last action was not stored"), self._writing:
+        unsure = "it is not known whether the last action was stored"
+        with self._told("the last action was not stored", unsure), self._writing:
             try:
                 with self._writer.begin() as connection:
                     seq, stored, slides = connection.execute(asked).one()
@@ -196,17 +197,18 @@ class Store:
         self.close()
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        with _told(self.where, self._why, what):
+    def _told(self, what: str, unsure: str = "") -> Iterator[None]:
+        with _told(self.where, self._why, what, unsure):
             yield
 
 
 @contextmanager
-def _told(where: str, why: Any, what: str) -> Iterator[None]:
-    """Errors of the database as one sentence."""
+def _told(where: str, why: Any, what: str, unsure: str = "") -> Iterator[None]:
+    """Errors of the database as one sentence. ``unsure``: what to say of a lost connection."""
     try:
         yield
     except sa.exc.DBAPIError as error:
+        what = unsure if unsure and error.connection_invalidated else what
         raise HistoclickError(f"{where}: {what}, {why(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:  # as when all connections are in use for long
         raise HistoclickError(f"{where}: {what} ({error}); repeat it") from error

@@ -53,7 +53,7 @@ def why(error: BaseException) -> str:
     if state == "55P03":
         return "another program keeps it locked; close that one, or repeat later"
     if state.startswith(("08", "57")) or not state:
-        return f"the server does not answer ({text}); check the address and that it runs"
+        return f"there is no connection ({text}); check the address and that the server runs"
     return f"PostgreSQL says: {text}"
 
 
