@@ -77,6 +77,8 @@ app.append(
   shade,
 );
 listen(list, state, actions, pointer);
+addEventListener("keydown", (event) => event.key === "Tab" && document.body.classList.add("keys"));
+addEventListener("pointerdown", () => document.body.classList.remove("keys"));
 app.addEventListener("click", (event) => {
   // a button that was clicked shall not take the keys: Space pans, Enter finishes the object
   const { activeElement } = document;
@@ -107,6 +109,7 @@ async function begin(): Promise<void> {
   const usable = slides.filter((each) => each.problem === null);
   const id = chosen() ?? (usable.length === 1 ? usable[0]!.id : null);
   if (id) await open(id);
+  else if (matchMedia("(max-width: 1180px)").matches) document.body.classList.add("slides-toggled");
 }
 
 async function open(id: string | null): Promise<void> {
@@ -119,7 +122,7 @@ async function open(id: string | null): Promise<void> {
     if (slide.problem) throw new Error(slide.problem);
     state.open(slide);
     stage.open(slide);
-    for (const note of slide.notes ?? []) toasts.show("hint", note);
+    for (const note of slide.notes ?? []) toasts.show("hint", `${slide.name} ${note}`);
     await actions.refresh();
   } catch (error) {
     toasts.show("trouble", reason(error));

@@ -1,8 +1,10 @@
 // Outlines, clicks and what is being drawn, on one canvas over the slide.
 
-import type { Colour, Item, Point } from "./api";
-import { bounds, meet, rings, thinned, type Bounds } from "./geometry";
+import type { Point } from "./api";
+import type { Bounds } from "./geometry";
 import type { Entry } from "./outbox";
+import { css, Outlines } from "./outlines";
+import { Sheet } from "./sheet";
 import type { Placement, Stage } from "./stage";
 import type { State } from "./state";
 
@@ -12,32 +14,30 @@ export interface Sketch {
   stroke?: { points: Point[]; radius: number; erase: boolean };
 }
 
-interface Outline {
-  item: Item;
-  box: Bounds | null;
-  paths: Map<number, Path2D>; // by level of detail; about the corner of the box
-}
-
 const POSITIVE = "#22c55e";
 const NEGATIVE = "#f43f5e";
-const SMALLEST = 2; // screen px; what is smaller is a dot
+const REST = 120; // ms after which a view is not moving any more
 
 export class Overlay {
   readonly canvas = document.createElement("canvas");
   sketch: Sketch = {};
   private readonly context = this.canvas.getContext("2d")!;
-  private readonly outlines = new Map<number, Outline>();
+  private readonly outlines: Outlines;
+  private readonly sheet: Sheet;
   private frame = 0;
+  private rest: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     private readonly stage: Stage,
     private readonly state: State,
     private readonly waiting: () => Entry[],
   ) {
+    this.outlines = new Outlines(state);
+    this.sheet = new Sheet(state, this.outlines);
     this.canvas.className = "overlay";
     this.canvas.dataset["testid"] = "overlay";
     this.canvas.setAttribute("aria-hidden", "true");
-    stage.viewer.addHandler("update-viewport", () => this.draw());
+    stage.viewer.addHandler("update-viewport", () => this.moved());
     stage.viewer.addHandler("resize", () => this.request());
     stage.viewer.addHandler("close", () => this.request());
     const seen = ["objects", "classes", "current", "opacity", "fill", "hidden", "sending"] as const;
@@ -49,6 +49,15 @@ export class Overlay {
     if (this.frame === 0) this.frame = requestAnimationFrame(() => this.draw());
   }
 
+  private moved(): void {
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => {
+      this.rest = undefined;
+      this.draw();
+    }, REST);
+    this.draw();
+  }
+
   private draw(): void {
     cancelAnimationFrame(this.frame);
     this.frame = 0;
@@ -57,7 +66,12 @@ export class Overlay {
     this.context.setTransform(1, 0, 0, 1, 0, 0);
     this.context.clearRect(0, 0, width, height);
     if (!at || !this.state.now.slide) return;
-    if (!this.state.now.hidden) this.drawObjects(at);
+    const ratio = window.devicePixelRatio || 1;
+    const moving = this.rest !== undefined;
+    if (!this.state.now.hidden) {
+      if (this.outlines.many) this.sheet.draw(this.context, at, ratio, !moving);
+      else this.outlines.draw(this.context, at, ratio);
+    }
     this.plain();
     if (!this.state.now.hidden) this.drawCurrent(at);
     this.drawWaiting(at);
@@ -80,66 +94,6 @@ export class Overlay {
   private plain(): void {
     const ratio = window.devicePixelRatio || 1;
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  }
-
-  private drawObjects(at: Placement): void {
-    const { objects, current, opacity, fill } = this.state.now;
-    const seen = {
-      x0: -at.x / at.scale,
-      y0: -at.y / at.scale,
-      x1: (at.width - at.x) / at.scale,
-      y1: (at.height - at.y) / at.scale,
-    };
-    for (const id of this.outlines.keys()) if (!objects.has(id)) this.outlines.delete(id);
-    const level = Math.max(0, Math.floor(Math.log2(0.5 / at.scale)));
-    for (const item of objects.values()) {
-      const { box, paths } = this.outline(item);
-      if (!box || !meet(box, seen)) continue;
-      const colour = this.state.colour(item.label);
-      const chosen = item.id === current;
-      if ((box.x1 - box.x0 + box.y1 - box.y0) * at.scale < SMALLEST && !chosen) {
-        this.plain();
-        this.context.fillStyle = css(colour);
-        this.context.fillRect(box.x0 * at.scale + at.x - 1, box.y0 * at.scale + at.y - 1, 2, 2);
-        continue;
-      }
-      const path = paths.get(level) ?? traced(item, box, level);
-      paths.set(level, path);
-      this.over(at, box);
-      if (fill) {
-        this.context.fillStyle = css(colour, opacity);
-        this.context.fill(path, "evenodd");
-      }
-      this.line(path, at, colour, chosen);
-    }
-  }
-
-  private line(path: Path2D, at: Placement, colour: Colour, chosen: boolean): void {
-    this.context.lineJoin = "round";
-    if (chosen) {
-      this.context.strokeStyle = "rgb(255 255 255 / 0.85)";
-      this.context.lineWidth = 4.5 / at.scale;
-      this.context.stroke(path);
-    }
-    this.context.strokeStyle = css(colour);
-    this.context.lineWidth = (chosen ? 2.25 : 1.75) / at.scale;
-    this.context.stroke(path);
-  }
-
-  /** Draw in px of level 0 about the corner of a box: far from 0 canvases are not precise. */
-  private over(at: Placement, box: Bounds): void {
-    const ratio = window.devicePixelRatio || 1;
-    const scale = at.scale * ratio;
-    const [x, y] = [(box.x0 * at.scale + at.x) * ratio, (box.y0 * at.scale + at.y) * ratio];
-    this.context.setTransform(scale, 0, 0, scale, x, y);
-  }
-
-  private outline(item: Item): Outline {
-    const known = this.outlines.get(item.id);
-    if (known?.item === item) return known;
-    const outline = { item, box: bounds(rings(item.geometry)), paths: new Map<number, Path2D>() };
-    this.outlines.set(item.id, outline);
-    return outline;
   }
 
   /** The window of the model, the box and the clicks of the object that is being worked on. */
@@ -249,22 +203,4 @@ export class Overlay {
     }
     context.setLineDash([]);
   }
-}
-
-/** The path of an outline about the corner of its box, as detailed as 2^level px can show. */
-function traced(item: Item, box: Bounds, level: number): Path2D {
-  const path = new Path2D();
-  for (const ring of rings(item.geometry)) {
-    const points = level > 0 ? thinned(ring, 2 ** level) : ring;
-    points.forEach(([x, y], i) => {
-      if (i === 0) path.moveTo(x - box.x0, y - box.y0);
-      else path.lineTo(x - box.x0, y - box.y0);
-    });
-    path.closePath();
-  }
-  return path;
-}
-
-export function css([red, green, blue]: Colour, alpha = 1): string {
-  return `rgb(${red} ${green} ${blue} / ${alpha})`;
 }

@@ -16,6 +16,7 @@ export interface Placement {
 
 export class Stage {
   readonly viewer: OpenSeadragon.Viewer;
+  private rest: ReturnType<typeof setTimeout> | undefined;
 
   /** `element` and `minimap` must be on the page. */
   constructor(
@@ -156,7 +157,8 @@ export class Stage {
     if (view && Object.entries(next).every(([key, value]) => view[key as keyof typeof next] === value))
       return;
     this.state.set({ view: next });
-    remember(slide.id, next);
+    clearTimeout(this.rest);
+    this.rest = setTimeout(() => remember(slide.id, next), 200);
   }
 }
 

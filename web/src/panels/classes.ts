@@ -3,7 +3,7 @@
 import type { Actions } from "../actions";
 import type { Class, Colour } from "../api";
 import { fill, h, icon, iconButton } from "../dom";
-import { css } from "../overlay";
+import { css } from "../outlines";
 import type { State } from "../state";
 import { Dialog } from "./dialog";
 

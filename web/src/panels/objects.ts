@@ -6,7 +6,7 @@ import { h, iconButton } from "../dom";
 import { areaText, bounds, mppText, rings } from "../geometry";
 import type { Stage } from "../stage";
 import type { State } from "../state";
-import { css } from "../overlay";
+import { css } from "../outlines";
 
 export function objectsPanel(state: State, actions: Actions, stage: Stage): HTMLElement {
   const list = h("div", { class: "object-list", role: "listbox", "aria-label": "Objects", testid: "object-list" });
