@@ -16,6 +16,7 @@ from histoclick.server.wire import SlideDetails, SlideInfo, Trouble
 from histoclick.slides import Slide, problems
 
 SlideId = Annotated[str, Path(alias="id", pattern=r"^[0-9a-f]{16}$", description="Of a slide.")]
+Index = Annotated[str, Path(pattern=r"^[0-9]{1,7}$")]
 Answers = dict[int | str, dict[str, Any]]
 ERRORS: Answers = {
     code: {"model": Trouble, "description": why}
@@ -123,12 +124,12 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
         responses=JPEG,
     )
     async def tile(
-        request: Request, slide_id: SlideId, level: int, column: int, row: int
+        request: Request, slide_id: SlideId, level: Index, column: Index, row: Index
     ) -> Response:
         """A tile of DeepZoom."""
 
         def read(slide: Slide) -> bytes:
-            return tiles.jpeg(tiles.pixels(slide, level, column, row))
+            return tiles.jpeg(tiles.pixels(slide, int(level), int(column), int(row)))
 
         return await picture(request, slide_id, f"{level}/{column}_{row}", read)
 
