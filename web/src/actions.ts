@@ -134,6 +134,10 @@ export class Actions {
     if (made !== null && this.state.now.current === entry.id) {
       this.state.set({ current: this.state.now.objects.has(made) ? made : null });
     }
+    const again = entry.action.kind === "undo" || entry.action.kind === "redo";
+    if (again && this.state.now.current === null && change.objects.length === 1) {
+      this.select(change.objects[0]!.id); // what was taken back or done again is worked on
+    }
     if (change.seconds && (entry.action.kind === "click" || entry.action.kind === "box")) {
       const { encode, predict } = change.seconds;
       this.state.set({ seconds: (encode ?? 0) + (predict ?? 0) });

@@ -26,7 +26,6 @@ export interface Info {
     measured: Measured[];
     untrained: boolean;
     window_px: number;
-    boxes?: boolean;
   };
   user: string;
   formats: { name: string; title: string; suffix: string }[];

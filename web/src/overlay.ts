@@ -120,7 +120,9 @@ export class Overlay {
 
   /** What is on its way to the server. */
   private drawWaiting(at: Placement): void {
-    for (const { action } of this.waiting()) {
+    const waiting = this.waiting();
+    if (waiting.length > 0 && this.state.now.sending.phase === "sending") this.request(); // it turns
+    for (const { action } of waiting) {
       if (action.kind === "click") this.drawClick(at, action.x, action.y, action.positive, true);
       else if (action.kind === "box") this.drawBox(at, action);
       else if (action.kind === "stroke") this.drawStroke(at, action);
@@ -137,11 +139,14 @@ export class Overlay {
     const { context } = this;
     const radius = 7;
     if (waits) {
-      context.beginPath();
-      context.arc(x, y, radius + 4, 0, 2 * Math.PI);
-      context.strokeStyle = "rgb(255 255 255 / 0.8)";
-      context.lineWidth = 1.5;
-      context.stroke();
+      const turn = performance.now() / 160;
+      for (const [colour, width] of [["rgb(0 0 0 / 0.5)", 4], ["#fff", 2]] as const) {
+        context.beginPath();
+        context.arc(x, y, radius + 5, turn, turn + 1.5 * Math.PI);
+        context.strokeStyle = colour;
+        context.lineWidth = width;
+        context.stroke();
+      }
     }
     context.beginPath();
     context.arc(x, y, radius, 0, 2 * Math.PI);

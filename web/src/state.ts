@@ -177,4 +177,4 @@ export class State {
   }
 }
 
-export const PLAIN: Colour = [240, 180, 60];
+export const PLAIN: Colour = [70, 150, 240]; // of what has no class

@@ -46,7 +46,8 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
   function objectRow(item: Item, colour: string): HTMLElement {
     const dot = h("span", { class: "dot" });
     dot.style.background = colour;
-    const clicks = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
+    const count = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
+    const clicks = item.box ? `box, ${count}` : count;
     const scale = item.mpp === null ? "from a file" : `${mppText(item.mpp)} µm/px`;
     const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
     const title = h("span", { class: "title" }, dot, name);

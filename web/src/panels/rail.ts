@@ -20,10 +20,9 @@ export function rail(state: State, find: (name: string) => Command): HTMLElement
   const hide = button("hide", "eye");
   const size = brushSize(state, find);
 
-  state.watch(["tool", "positive", "hidden", "current", "info"], (now) => {
+  state.watch(["tool", "positive", "hidden", "current"], (now) => {
     for (const [name, element] of tools) {
       element.setAttribute("aria-pressed", String(now.tool === name));
-      if (name === "box") element.hidden = now.info?.model.boxes === false;
     }
     const title = now.positive
       ? "Clicks say inside; press for outside (X)"
