@@ -35,8 +35,9 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
       if (row.parentElement !== list || row.nextElementSibling !== below) list.insertBefore(row, below);
       below = row;
       const chosen = item.id === current;
-      if (chosen && row.getAttribute("aria-selected") !== "true") row.scrollIntoView({ block: "nearest" });
+      const fresh = chosen && row.getAttribute("aria-selected") !== "true";
       row.setAttribute("aria-selected", String(chosen));
+      if (fresh) row.scrollIntoView({ block: "nearest" });
     }
     count.textContent = String(objects.size);
     if (objects.size === 0) list.append(empty);
@@ -47,7 +48,7 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
     const dot = h("span", { class: "dot" });
     dot.style.background = colour;
     const count = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
-    const clicks = item.box ? `box, ${count}` : count;
+    const clicks = [item.box && "box", (item.clicks.length > 0 || !item.box) && count].filter(Boolean).join(", ");
     const scale = item.mpp === null ? "from a file" : `${mppText(item.mpp)} µm/px`;
     const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
     const title = h("span", { class: "title" }, dot, name);
