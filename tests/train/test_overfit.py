@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,7 +23,7 @@ from histoclick.trajectory import trajectory
 from histoclick.types import RGB8, Prediction, Prompt, Sample
 from trainees import make
 
-SIDE = 96
+SIDE = 64
 MEMBERS = [
     ("denseclick", "", "whole"),
     ("ritm", "hrnet18s", "whole"),
@@ -56,14 +55,23 @@ class Direct:
 
 
 def eight(shared: Path) -> Samples:
-    """Patches of a colon, smaller."""
+    """The middles of patches of a colon, the first that have enough of object and background.
+
+    At full resolution: shrunk, the lace of some objects is finer than what a network whose last
+    grid has a quarter of the resolution can draw (0.89 IoU at best, fitted directly).
+    """
     folder = shared / "data/histology/redistributable/ebhi224_colon/train"
-    samples = []
-    for patch in open_patch_set(folder).first(8):
+    samples: list[Sample] = []
+    for patch in open_patch_set(folder):
         sample = patch.read()
-        image = cv2.resize(sample.image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(sample.mask.astype(np.float32), (SIDE, SIDE)) > 0.5
-        samples.append(Sample(sample.id, np.asarray(image, np.uint8), mask, sample.slide))
+        y, x = ((side - SIDE) // 2 for side in sample.mask.shape)
+        middle = slice(y, y + SIDE), slice(x, x + SIDE)
+        if 0.2 <= sample.mask[middle].mean() <= 0.8:
+            samples.append(
+                Sample(sample.id, sample.image[middle], sample.mask[middle], sample.slide)
+            )
+        if len(samples) == 8:
+            break
     return Samples(tuple(samples), ("eight",), frozenset(), "")
 
 

@@ -28,16 +28,22 @@ class Seen(NamedTuple):
 
 
 class EarlyFusionTrainee(Trainee):
-    """Scales crops of ``crop_px`` to the ``side_px`` that the network works at."""
+    """Scales crops of ``crop_px`` to the ``side_px`` that the network works at.
+
+    ``untrained``: the weights are random, so that nothing is there to be kept by a slower rate.
+    """
 
     scenarios: Mapping[str, Scenario] = {"whole": Scenario("everything", lambda name: True)}
     slow: tuple[str, ...] = ()  # beginnings of names that learn at ``slow_scale`` times the rate
     slow_scale = 0.1
 
-    def __init__(self, net: nn.Module, crop_px: int, side_px: int) -> None:
+    def __init__(
+        self, net: nn.Module, crop_px: int, side_px: int, *, untrained: bool = False
+    ) -> None:
         self.net = net
         self._crop_px = crop_px
         self._side_px = side_px
+        self._untrained = untrained
 
     @abstractmethod
     def look(self, inputs: Tensor, points: Tensor) -> Seen:
@@ -47,6 +53,8 @@ class EarlyFusionTrainee(Trainee):
     def groups(self, scenario: str) -> list[Group]:
         """Backbones that came pretrained learn at another rate, as published."""
         named = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
+        if self._untrained:
+            return [Group([p for _, p in named])]
         slow = [p for name, p in named if self._is_slow(name)]
         rest = [p for name, p in named if not self._is_slow(name)]
         return [Group(rest), *([Group(slow, self.slow_scale)] if slow else [])]

@@ -38,8 +38,16 @@ class FocalClickTrainee(EarlyFusionTrainee):
     net: FocalClickNet
     first_clicks = FOCALCLICK
 
-    def __init__(self, net: FocalClickNet, architecture: str, crop_px: int, side_px: int) -> None:
-        super().__init__(net, crop_px, side_px)
+    def __init__(
+        self,
+        net: FocalClickNet,
+        architecture: str,
+        crop_px: int,
+        side_px: int,
+        *,
+        untrained: bool = False,
+    ) -> None:
+        super().__init__(net, crop_px, side_px, untrained=untrained)
         self._architecture = architecture
         if architecture.startswith("hrnet"):
             self.least_part = 2  # OCR's batch norm sees one value per channel and patch
@@ -97,4 +105,6 @@ def start(card: Card, folder: Path, scenario: str, crop_px: int) -> FocalClickTr
     """See ``Trainable``."""
     check_scenario(card, scenario, FocalClickTrainee.scenarios)
     net = build(card.architecture, OFFICIAL.read(card, folder))
-    return FocalClickTrainee(net, card.architecture, crop_px, card.input_size)
+    return FocalClickTrainee(
+        net, card.architecture, crop_px, card.input_size, untrained=card.untrained
+    )

@@ -21,8 +21,10 @@ class RitmTrainee(EarlyFusionTrainee):
     net: RitmNet
     least_part = 2  # OCR's batch norm sees one value per channel and patch
 
-    def __init__(self, net: RitmNet, architecture: str, crop_px: int) -> None:
-        super().__init__(net, crop_px, crop_px)
+    def __init__(
+        self, net: RitmNet, architecture: str, crop_px: int, *, untrained: bool = False
+    ) -> None:
+        super().__init__(net, crop_px, crop_px, untrained=untrained)
         self._architecture = architecture
 
     def look(self, inputs: Tensor, points: Tensor) -> Seen:
@@ -42,4 +44,4 @@ def start(card: Card, folder: Path, scenario: str, crop_px: int) -> RitmTrainee:
     """See ``Trainable``."""
     check_scenario(card, scenario, RitmTrainee.scenarios)
     net = build(card.architecture, OFFICIAL.read(card, folder))
-    return RitmTrainee(net, card.architecture, crop_px)
+    return RitmTrainee(net, card.architecture, crop_px, untrained=card.untrained)
