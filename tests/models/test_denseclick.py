@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from histoclick.models.denseclick.network import DenseClickNet, likeness_maps
-from histoclick.models.denseclick.prompt import FAR, click_distances, rasterise, spots
+from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.denseclick.segmenter import DenseClickSegmenter
+from histoclick.models.nets.clickrasters import FAR, click_distances, rasterise, spots
+from histoclick.models.nets.clickunits import likeness_maps
 from histoclick.models.nets.mobilenet import CHANNELS, MobileNetV2, calibrate
 from histoclick.types import BatchSegmenter, Box, Click, Prediction, Prompt
 

@@ -55,6 +55,8 @@ class Door:
         elif scope["type"] == "http":
             scope, refusal = self._checked(scope)
             await (refusal or self.app)(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket":  # nothing here speaks it
+            await send({"type": "websocket.close", "code": 1000})
 
     def _checked(self, scope: Scope) -> tuple[Scope, Response | None]:
         """The request as the application shall see it, or the answer instead."""
@@ -122,7 +124,7 @@ def _same_origin(headers: Headers, host: str) -> bool:
     if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == host.lower() != ""
+    return origin is None or origin.partition("://")[2].lower() == host.lower() != ""
 
 
 def _refuse(scope: Scope, status: int, sentence: str) -> Response:
