@@ -31,7 +31,7 @@ from histoclick.types import HistoclickError
 CLASSES = (
     Class("Tumor", (200, 0, 0), "1"),
     Class("Stroma", (60, 140, 60), "2"),
-    Class("Necrosis", (90, 90, 90), "3"),
+    Class("Necrosis", (0, 140, 190), "3"),
     Class("Immune cells", (120, 80, 170), "4"),
     Class("Other", (230, 150, 0), "5"),
 )
