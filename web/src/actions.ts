@@ -32,13 +32,13 @@ export class Actions {
       this.told.hint("Begin with a click inside the object; clicks outside it correct the mask.");
       return;
     }
-    const mpp = this.scale();
+    const mpp = this.state.mpp;
     if (mpp !== null) this.begin({ kind: "click", object: current, x, y, positive, mpp, label });
   }
 
   box(x0: number, y0: number, x1: number, y1: number): void {
     const { current, label } = this.state.now;
-    const mpp = this.scale();
+    const mpp = this.state.mpp;
     if (mpp !== null) this.begin({ kind: "box", object: current, x0, y0, x1, y1, mpp, label });
   }
 
@@ -48,7 +48,7 @@ export class Actions {
       this.told.hint("Select the object to erase from.");
       return;
     }
-    const mpp = this.scale();
+    const mpp = this.state.mpp;
     if (mpp === null) return;
     this.begin({ kind: "stroke", object: current, points, radius, erase, mpp, label });
   }
@@ -96,14 +96,6 @@ export class Actions {
   /** The next click begins another object. */
   finish(): void {
     this.state.set({ current: null });
-  }
-
-  private scale(): number | null {
-    const mpp = this.state.mpp;
-    if (mpp === null && this.state.now.slide) {
-      this.told.trouble("This slide does not say its microns per pixel: start the server with --mpp.");
-    }
-    return mpp;
   }
 
   private begin(action: Action & { object: Target }): void {

@@ -2,7 +2,7 @@
 // `actions`, which asks the server; its replies come back here.
 
 import type { Change, Class, Colour, Info, Item, OpenSlide, Slide, Target } from "./api";
-import { nearest, workable } from "./geometry";
+import { mppText, nearest, workable } from "./geometry";
 
 export type Tool = "select" | "click" | "box" | "brush" | "eraser";
 export type Theme = "system" | "light" | "dark";
@@ -158,18 +158,24 @@ export class State {
     return typeof current === "number" ? (objects.get(current) ?? null) : null;
   }
 
-  /** um per px at which the next action works: the object's own, else as chosen or by the zoom. */
+  /** um per px at which the next action works: the object's own, else as chosen or by the zoom. A
+   * slide that does not say its own counts as 1 um per px. */
   get mpp(): number | null {
     const { slide, view, working } = this.values;
-    if (slide?.mpp == null) return null;
+    if (!slide) return null;
     if (this.item?.mpp) return this.item.mpp;
-    return working !== "auto" ? working : nearest(this.choices, view?.mpp ?? slide.mpp);
+    return working !== "auto" ? working : nearest(this.choices, view?.mpp ?? slide.mpp ?? 1);
+  }
+
+  /** A working resolution, for people. */
+  scaleText(mpp: number): string {
+    return this.values.slide?.mpp == null ? `1 : ${mppText(mpp)}` : `${mppText(mpp)} µm/px`;
   }
 
   /** The working resolutions that suit the slide. */
   get choices(): number[] {
     const { slide } = this.values;
-    return slide?.mpp == null ? [] : workable(slide.mpp, Math.max(slide.width, slide.height));
+    return slide ? workable(slide.mpp ?? 1, Math.max(slide.width, slide.height)) : [];
   }
 
   colour(label: string): Colour {

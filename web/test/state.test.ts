@@ -84,8 +84,10 @@ describe("the working resolution", () => {
     expect(state.mpp).toBe(4);
   });
 
-  it("is unknown where the slide has no scale", () => {
-    expect(new State({ slide: { ...SLIDE, mpp: null } }).mpp).toBeNull();
+  it("counts px where the slide has no scale", () => {
+    const state = new State({ slide: { ...SLIDE, mpp: null } });
+    expect(state.mpp).toBe(1);
+    expect(state.scaleText(4)).toBe("1 : 4");
   });
 });
 

@@ -30,8 +30,8 @@ export function hud(state: State, zoomTo: (mpp: number) => void): HTMLElement {
   menu(working, "working-menu", (close) => [
     h("p", {}, "New objects are worked on at"),
     ...(["auto", ...state.choices] as const).map((each) => {
-      const text = each === "auto" ? "Automatic, from the zoom" : `${mppText(each)} µm/px`;
-      const small = each === "auto" ? "" : magnificationText(each);
+      const text = each === "auto" ? "Automatic, from the zoom" : state.scaleText(each);
+      const small = each === "auto" || state.now.slide?.mpp == null ? "" : magnificationText(each);
       const choose = () => (state.set({ working: each }), close());
       const pressed = String(state.now.working === each);
       const props = { type: "button", "aria-pressed": pressed, testid: `working-${each}` };
@@ -57,9 +57,9 @@ export function hud(state: State, zoomTo: (mpp: number) => void): HTMLElement {
     const text = own ? "this object" : auto ? "auto" : "fixed";
     working.classList.toggle("fixed", !own && !auto);
     working.title = own
-      ? `Clicks on this object work at its own ${mppText(mpp)} µm/px`
+      ? `Clicks on this object work at its own ${state.scaleText(mpp)}`
       : "The scale at which a click works; choose another";
-    fill(working, "Works at", h("b", {}, `${mppText(mpp)} µm/px`), h("small", {}, text));
+    fill(working, "Works at", h("b", {}, state.scaleText(mpp)), h("small", {}, text));
     const from = now.view ? nearest(state.choices, now.view.mpp) : mpp;
     working.classList.toggle("far", own && Math.abs(Math.log2(from / mpp)) > 2);
   });

@@ -3,7 +3,7 @@
 import type { Actions } from "../actions";
 import type { Item } from "../api";
 import { h, iconButton } from "../dom";
-import { areaText, bounds, mppText, rings } from "../geometry";
+import { areaText, bounds, rings } from "../geometry";
 import type { Stage } from "../stage";
 import type { State } from "../state";
 import { css } from "../outlines";
@@ -49,7 +49,7 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
     dot.style.background = colour;
     const count = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
     const clicks = [item.box && "box", (item.clicks.length > 0 || !item.box) && count].filter(Boolean).join(", ");
-    const scale = item.mpp === null ? "from a file" : `${mppText(item.mpp)} µm/px`;
+    const scale = item.mpp === null ? "from a file" : state.scaleText(item.mpp);
     const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
     const title = h("span", { class: "title" }, dot, name);
     const row = h(
