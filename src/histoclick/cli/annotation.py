@@ -48,6 +48,8 @@ def annotate(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page.")] = False,
 ) -> None:
     """Click on slides in the browser, get outlines, take them to QuPath. Nothing is lost."""
+    from contextlib import closing
+
     from histoclick.server.app import create_app
     from histoclick.server.library import Library
     from histoclick.server.serving import address, listen, names
@@ -55,20 +57,16 @@ def annotate(
     from histoclick.store import Store
 
     token = admission(host, token)
-    library = Library(slides, mpp=mpp)
-    kept = Store.open(store or default_store())
-    listener = listen(host, port)
-    url = address(host, listener)
-    say("Loading the model ...")
-    engine = load_engine(model, device, threads)
-    sessions = Sessions(library, kept, engine)
-    app = create_app(engine, library, sessions, user=user, hosts=names(host), token=token)
-    try:
-        run(app, listener, host, url, token, browser=not no_browser)
-    finally:
-        engine.close()
-        kept.close()
-        library.close()
+    with (
+        closing(Library(slides, mpp=mpp)) as library,
+        Store.open(store or default_store()) as kept,
+        listen(host, port) as listener,
+        closing(load_engine(model, device, threads)) as engine,
+    ):
+        sessions = Sessions(library, kept, engine)
+        app = create_app(engine, library, sessions, user=user, hosts=names(host), token=token)
+        run(app, listener, host, address(host, listener), token, browser=not no_browser)
+    say("Ended.")
 
 
 def serve(
@@ -80,20 +78,20 @@ def serve(
     device: Device = "cpu",
 ) -> None:
     """The model alone, for QuPath's SAM extension and MONAI Label's plugins; no slides needed."""
+    from contextlib import closing
+
     from histoclick.server.app import create_app
     from histoclick.server.library import Library
     from histoclick.server.serving import address, listen, names
 
     token = admission(host, token)
-    listener = listen(host, port)
-    url = address(host, listener)
-    say("Loading the model ...")
-    engine = load_engine(model, device, threads)
-    app = create_app(engine, Library([]), hosts=names(host), token=token)
-    try:
-        run(app, listener, host, url, token, browser=False)
-    finally:
-        engine.close()
+    with (
+        listen(host, port) as listener,
+        closing(load_engine(model, device, threads)) as engine,
+    ):
+        app = create_app(engine, Library([]), hosts=names(host), token=token)
+        run(app, listener, host, address(host, listener), token, browser=False)
+    say("Ended.")
 
 
 def admission(host: str, token: str | None) -> str | None:
@@ -133,6 +131,7 @@ def load_engine(model: str | None, device: str, threads: int) -> Engine:
     from histoclick.server.engine import Engine
     from histoclick.server.shelf import shelf_of
 
+    say("Loading the model ...")
     device = machine.resolve(device)
     card, folder = registry.find(registry.default_id() if model is None else model)
     segmenter = load_segmenter(folder, device, threads)
@@ -162,4 +161,3 @@ def run(
     if browser:
         threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
     serve(app, listener)
-    say("Ended.")

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 import histoclick
 from histoclick.annotations import FORMATS
-from histoclick.server import annotating, samapi, viewing
+from histoclick.server import annotating, monai, samapi, viewing
 from histoclick.server.engine import Busy, Engine
 from histoclick.server.library import Library, NoSlide
 from histoclick.server.limits import LIMITS, Bounds, Limits
@@ -51,6 +51,7 @@ def create_app(
         return describe(engine, user)
 
     app.include_router(samapi.router(engine))
+    app.include_router(monai.router(engine, library))
     if sessions is not None:
         app.include_router(viewing.router(library, sessions, staff), prefix="/api")
         app.include_router(annotating.router(sessions, staff, user), prefix="/api")

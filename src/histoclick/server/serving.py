@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -109,8 +110,8 @@ def address(host: str, listener: socket.socket) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """The HTTP server of an application, with its time limits."""
     settings: dict[str, Any] = {
         "http": PatientProtocol,
         "ws": "none",
@@ -124,10 +125,10 @@ def serve(app: ASGIApp, listener: socket.socket) -> None:
         "access_log": False,
         "log_level": "warning",
     }
-    server = uvicorn.Server(uvicorn.Config(app, **settings))
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:  # what ended it; it has answered all it had begun
-        pass
-    finally:
-        listener.close()
+    return uvicorn.Server(uvicorn.Config(app, **settings))
+
+
+def serve(app: ASGIApp, listener: socket.socket) -> None:
+    """Answer until Ctrl-C or SIGTERM."""
+    with contextlib.suppress(KeyboardInterrupt):  # it has answered all that it had begun
+        server_of(app).run(sockets=[listener])

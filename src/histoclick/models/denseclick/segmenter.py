@@ -23,6 +23,7 @@ from histoclick.models.denseclick.network import (
     Pyramid,
 )
 from histoclick.models.device import finish
+from histoclick.models.nets.modelinput import alike, click_tensor, mirrored
 from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
@@ -64,8 +65,8 @@ class DenseClickSegmenter:
         padded, encoded = [], {}
         for image in images:
             check_image(image)
-            padded.append(_padded(image, self._input_size))
-        for members in _alike([picture.shape for picture in padded]):
+            padded.append(mirrored(image, self._input_size, MULTIPLE))
+        for members in alike([picture.shape for picture in padded]):
             batch = torch.from_numpy(np.stack([padded[i] for i in members])).to(self._device)
             batch = (batch.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(
                 memory_format=torch.channels_last
@@ -116,11 +117,12 @@ class DenseClickSegmenter:
         answers = {}
         for each, prompt in zip(encoded, prompts, strict=True):
             check_prompt(prompt, each.shape, boxes=False)
-        for members in _alike([tuple(each.pyramid.s2.shape) for each in encoded]):
+        for members in alike([tuple(each.pyramid.s2.shape) for each in encoded]):
             pyramid = Pyramid(
                 *map(torch.cat, zip(*(encoded[i].pyramid for i in members), strict=True))
             )
-            clicks = self._clicks([(encoded[i], prompts[i]) for i in members])
+            users = [[*map(encoded[i].frame.from_parent, prompts[i].clicks)] for i in members]
+            clicks = click_tensor(users, self._device)
             before = torch.cat([self._before(encoded[i], previous[i]) for i in members])
             low = self._net.decode(pyramid, clicks, before)
             high = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -134,15 +136,6 @@ class DenseClickSegmenter:
                 memory = low[place : place + 1].clone()
                 answers[i] = Prediction(np.asarray(logits, np.float32), memory)
         return [answers[i] for i in range(len(encoded))]
-
-    def _clicks(self, users: list[tuple[DenseClickEncoded, Prompt]]) -> Tensor:
-        """(B, N, 3) of x, y, sign in pixels of the model's input, padded with zeros."""
-        longest = max(len(prompt.clicks) for _, prompt in users)
-        packed = np.zeros((len(users), longest, 3), np.float32)
-        for row, (each, prompt) in zip(packed, users, strict=True):
-            for i, click in enumerate(map(each.frame.from_parent, prompt.clicks)):
-                row[i] = click.x, click.y, 1 if click.positive else -1
-        return torch.from_numpy(packed).to(self._device)
 
     def _before(self, encoded: DenseClickEncoded, previous: Prediction | None) -> Tensor:
         """Probability of the mask so far, (1, 1, h, w) at stride 2 of the padded input."""
@@ -159,25 +152,6 @@ class DenseClickSegmenter:
             torch.from_numpy(resized)[None, None], (0, 2 * width - columns, 0, 2 * height - rows)
         )
         return F.avg_pool2d(padded, 2).to(self._device)
-
-
-def _padded(image: RGB8, long_side: int) -> RGB8:
-    """The model's input: resized, and mirrored right and below to whole multiples."""
-    height, width = image.shape[:2]
-    rows, columns = fit(height, width, long_side)
-    shrink = cv2.INTER_AREA if rows < height else cv2.INTER_LINEAR
-    small = cv2.resize(image, (columns, rows), interpolation=shrink)
-    bottom, right = (up_to_multiple(side, MULTIPLE) - side for side in (rows, columns))
-    padded: RGB8 = np.pad(small, ((0, bottom), (0, right), (0, 0)), "symmetric")
-    return padded
-
-
-def _alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Places of equal shapes, together."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, shape in enumerate(shapes):
-        groups.setdefault(shape, []).append(i)
-    return list(groups.values())
 
 
 def load(card: Card, folder: Path, device: str) -> DenseClickSegmenter:
