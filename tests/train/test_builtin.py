@@ -9,22 +9,22 @@ import torch
 
 from fakes import make_samples
 from histoclick.patches import write_patch_set
-from histoclick.train import augment, builtin, objects
+from histoclick.train import augment, builtin, crops, objects
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
 
 
 @pytest.fixture
 def sets(tmp_path: Path) -> list:
-    return builtin.read_folders([write_patch_set(make_samples(3, 128), tmp_path / "a").folder])
+    return crops.read_folders([write_patch_set(make_samples(3, 128), tmp_path / "a").folder])
 
 
 def test_batches_are_a_function_of_seed_and_step(sets: list) -> None:
-    one, again, other = (builtin.draw(sets, 0, step) for step in (5, 5, 6))
+    one, again, other = (crops.draw(sets, 0, step) for step in (5, 5, 6))
     torch.testing.assert_close(one.images, again.images)
     np.testing.assert_array_equal(one.targets, again.targets)
     assert not torch.equal(one.images, other.images)
-    assert one.targets.shape == (builtin.IMAGES * builtin.USERS, builtin.CROP, builtin.CROP)
+    assert one.targets.shape == (crops.IMAGES * crops.USERS, crops.CROP, crops.CROP)
     assert one.images.abs().max() <= 1
 
 
@@ -108,8 +108,8 @@ def test_an_interrupted_training_is_the_same_training(
     tmp_path: Path, sets: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three steps at once, and three steps with a stop after the second."""
-    monkeypatch.setattr(builtin, "IMAGES", 2)
-    monkeypatch.setattr(builtin, "CROP", 64)
+    monkeypatch.setattr(crops, "IMAGES", 2)
+    monkeypatch.setattr(crops, "CROP", 64)
     trunk = tmp_path / "trunk.pt"
     torch.manual_seed(1)
     torch.save(builtin.DenseClickNet(norm=False).trunk.state_dict(), trunk)

@@ -23,6 +23,7 @@ from histoclick.types import HistoclickError, Segmenter
 BUILTIN = Path(__file__).parent / "builtin"
 FAMILIES = {
     "denseclick": "histoclick.models.denseclick.segmenter",
+    "gatedclick": "histoclick.models.gatedclick.segmenter",
     "sam": "histoclick.models.sam.family",
     "mobilesam": "histoclick.models.sam.family",  # SAM with another image encoder
     "ritm": "histoclick.models.ritm.family",

@@ -13,131 +13,30 @@ import argparse
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import tomllib
 from pathlib import Path
 from typing import TextIO
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from histoclick.models.card import Card, read_card
-from histoclick.models.denseclick.network import DenseClickNet, Pyramid
+from histoclick.models.card import Card, check_architecture, read_card
+from histoclick.models.denseclick.network import DenseClickNet
+from histoclick.models.gatedclick.network import GatedClickNet
+from histoclick.models.gatedclick.parts import ARCHITECTURES
 from histoclick.models.nets.mobilenet import calibrate
 from histoclick.models.weights import read_state_dict, sha256, write_safetensors
-from histoclick.patches import open_patch_set, read_image, read_labels
-from histoclick.train import augment, objects
-from histoclick.train.losses import dice_loss, normalized_focal_loss
-from histoclick.train.trajectories import Trajectories
-from histoclick.types import RGB8, Labels
+from histoclick.train.crops import STOP, batches, draw, read_folders
+from histoclick.train.lessons import lesson
 
-Pairs = list[tuple[RGB8, Labels]]
-
-CROP = 256
-IMAGES, USERS = 6, 2  # crops per step, simulated users per crop
-LONG_SIDE = (256, 640)  # px an image's longer side may be scaled to before cropping
-MAX_CLICKS = 20
 EMA = 0.998
+DENSE = "mobilenetv2"  # the architecture of the first built-in model
+Net = DenseClickNet | GatedClickNet
 
 
-@dataclass(frozen=True)
-class Batch:
-    """``images``: (IMAGES, 3, S, S) in [-1, 1]; ``targets``: (IMAGES * USERS, S, S) bool;
-    ``start``: the same shape, the masks the users start from; ``clicks``: how many they make."""
-
-    images: Tensor
-    targets: NDArray[np.bool_]
-    start: NDArray[np.bool_]
-    clicks: int
-
-
-def read_folders(folders: list[Path]) -> list[Pairs]:
-    """All (image, label image) pairs, one list per patch-set folder."""
-    return [
-        [(read_image(patch.image), read_labels(patch.mask)) for patch in open_patch_set(folder)]
-        for folder in folders
-    ]
-
-
-def draw(sets: list[Pairs], seed: int, step: int) -> Batch:
-    """The batch of this step: a pure function of the data, the seed and the step."""
-    rng = np.random.default_rng([seed, step])
-    share = np.array([len(pairs) for pairs in sets]) ** 0.3  # small sets count for more
-    crops: Pairs = []
-    for index in rng.choice(len(sets), IMAGES, p=share / share.sum()):
-        image, labels = sets[index][int(rng.integers(len(sets[index])))]
-        side = float(np.exp(rng.uniform(*np.log(LONG_SIDE))))
-        crops.append(augment.view(image, labels, CROP, side / max(labels.shape), rng))
-    images, targets, start = [], [], []
-    for i, (crop, labels) in enumerate(crops):
-        image, pasted = crop, None
-        if rng.random() < 0.2:
-            pasted = objects.blob(CROP, rng)
-            image = objects.paste(crop, crops[(i + 1) % IMAGES][0], pasted)
-        for user in range(USERS):
-            if pasted is not None:
-                target = pasted if user == 0 else objects.choose(image, 0 * labels, rng)
-            else:
-                target = objects.choose(image, labels, rng)
-            targets.append(target)
-            wrong = rng.random() < 0.12
-            start.append(objects.corrupt(target, rng) if wrong else np.zeros_like(target))
-        images.append(augment.appearance(image, rng))
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    clicks = min(int(rng.geometric(0.3)), MAX_CLICKS)
-    return Batch(to_input(stacked), np.stack(targets), np.stack(start), clicks)
-
-
-def to_input(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32 in [-1, 1], channels last."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def batches(sets: list[Pairs], seed: int, first: int) -> Iterator[Batch]:
-    """Batches from step ``first`` on, the next one prepared while the last one is used."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(draw, sets, seed, first)
-        while True:
-            batch = coming.result()
-            first += 1
-            coming = pool.submit(draw, sets, seed, first)
-            yield batch
-
-
-def run_step(net: DenseClickNet, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, float]:
-    """Forward pass of one batch. Returns the loss and the mean IoU after the last click."""
-    encoded = net.encode(batch.images)
-    pyramid = Pyramid(*(features.repeat_interleave(USERS, 0) for features in encoded))
-    users = Trajectories(batch.targets, rng)
-    target = torch.from_numpy(batch.targets)[:, None].float()
-    predicted = batch.start
-    started = torch.from_numpy(predicted)[:, None].float()
-    previous = F.avg_pool2d(started, 2)
-    losses = []
-    for click in range(batch.clicks):
-        users.click(predicted)
-        graded = click >= batch.clicks - 2
-        with torch.set_grad_enabled(graded):
-            features = pyramid if graded else Pyramid(*(f.detach() for f in pyramid))
-            low = net.decode(features, users.tensor(), previous)
-            logits = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
-            if graded:
-                focal = normalized_focal_loss(logits, target, users.weights())
-                losses.append((focal + 0.5 * dice_loss(logits, target)).mean())
-        previous = torch.sigmoid(low.detach())
-        if rng.random() < 0.05:
-            previous = torch.zeros_like(previous)  # else the last mask is copied and clicks ignored
-        predicted = (logits.detach()[:, 0] > 0).numpy()
-    both = (predicted & batch.targets).sum((1, 2)) / (predicted | batch.targets).sum((1, 2))
-    return torch.stack(losses).mean(), float(both.mean())
-
-
-def parameter_groups(net: DenseClickNet, trunk_rate: float, rate: float) -> list[dict[str, object]]:
+def parameter_groups(net: Net, trunk_rate: float, rate: float) -> list[dict[str, object]]:
     """Trunk and rest, matrices with weight decay and the rest without."""
     groups = []
     for trunk in (True, False):
@@ -162,16 +61,19 @@ def train(
     session: float = math.inf,
     seed: int = 0,
     rate: float = 1e-3,
+    stop_chance: float = STOP,
+    architecture: str = DENSE,
 ) -> bool:
     """Train for ``minutes`` in all, earlier runs into ``out`` included; at most ``session`` now.
 
     Begins with the ImageNet weights in ``trunk``, or with all those of the model folder ``start``,
-    whose norms are folded and stay so. Returns whether the training is complete.
+    whose norms are folded and stay so. ``stop_chance``: that a click is the last one.
+    ``architecture``: of the gated family, or ``DENSE``. Returns whether the training is complete.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     sets = read_folders(folders)
-    net = DenseClickNet(norm=start is None)
+    net = build(architecture, norm=start is None)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(net, 0.3 * rate, rate))
     checkpoint = out / "checkpoint.pt"
@@ -182,7 +84,7 @@ def train(
         average, step, spent = state["average"], state["step"], state["spent"]
     else:
         if start is not None:
-            net.load_state_dict(read_state_dict(start / "weights.safetensors"))
+            take_over(net, start)
         if trunk is not None:
             folded = torch.load(trunk, weights_only=True, map_location="cpu")
             folded = {key: value for key, value in folded.items() if not key.startswith("head.")}
@@ -192,13 +94,13 @@ def train(
         step, spent = 0, 0.0
     began = saved = last = time.monotonic()
     with _open_log(out / "log.csv", step) as log:
-        for batch in batches(sets, seed, step):
+        for batch in batches(sets, seed, step, stop_chance):
             set_rates(optimiser, step, spent / (60 * minutes))
             net.train()
             if spent > 0.85 * 60 * minutes:  # ends with the statistics it will be used with
                 for unit in net.trunk.units():
                     unit.norm.eval()
-            loss, iou = run_step(net, batch, np.random.default_rng([seed, step, 1]))
+            loss, iou = lesson(net, batch, np.random.default_rng([seed, step, 1]))
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"loss is {loss.item()} at step {step}")
             optimiser.zero_grad(set_to_none=True)
@@ -220,6 +122,26 @@ def train(
             if stop:
                 break
     return bool(spent >= 60 * minutes)
+
+
+def build(architecture: str, norm: bool) -> Net:
+    """A network that knows nothing; ``norm`` as in ``MobileNetV2``."""
+    if architecture == DENSE:
+        return DenseClickNet(norm)
+    check_architecture(architecture, ARCHITECTURES, "--architecture")
+    return GatedClickNet(ARCHITECTURES[architecture], norm)
+
+
+def take_over(net: Net, start: Path) -> None:
+    """The weights of the model folder ``start``; what a gated network has beyond the first
+    built-in one stays as it is."""
+    weights = read_state_dict(start / "weights.safetensors")
+    state = {key: value.float() for key, value in weights.items()}
+    if isinstance(net, GatedClickNet) and read_card(start).family == "denseclick":
+        own = net.state_dict()
+        state = {key if key in own else f"decoder.{key}": value for key, value in state.items()}
+        state = own | {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    net.load_state_dict(state)
 
 
 def set_rates(optimiser: torch.optim.Optimizer, step: int, progress: float) -> None:
@@ -248,7 +170,8 @@ def _open_log(path: Path, step: int) -> TextIO:
 def export(checkpoint: Path, folder: Path, card: Card) -> None:
     """Make a model folder of the averaged weights: norms folded, stored as 16-bit floats."""
     average = torch.load(checkpoint, weights_only=True)["average"]
-    net = DenseClickNet(norm=any(key.endswith("running_mean") for key in average))
+    normed = any(key.endswith("running_mean") for key in average)
+    net = build(card.architecture, normed)
     net.load_state_dict(average)
     net.eval().trunk.fold()
     folder.mkdir(parents=True, exist_ok=True)
@@ -272,6 +195,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--architecture", default=DENSE, help="of the network")
+    parser.add_argument("--stop", type=float, default=STOP, help="chance of each click to be last")
+    parser.add_argument("--settings", type=Path, help="TOML file with other defaults for these")
+    if settings := parser.parse_known_args()[0].settings:
+        parser.set_defaults(**tomllib.loads(settings.read_text(encoding="utf-8")))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
@@ -284,6 +212,8 @@ def main() -> None:
         session=options.session,
         seed=options.seed,
         rate=options.rate,
+        stop_chance=options.stop,
+        architecture=options.architecture,
     )
     if complete:
         export(options.out / "checkpoint.pt", options.card, read_card(options.card))

@@ -142,6 +142,20 @@ def next_points(
     return torch.cat([positive, latest[:, :1], negative, latest[:, 1:]], 1)
 
 
+def clicks_of(points: Tensor, scale: float) -> Tensor:
+    """(B, 2n, 3) of x, y, sign, oldest first, padding zero, as families with prompt maps take them;
+    px are ``scale`` times finer than those of ``points`` (B, 2n, 3)."""
+    half = points.shape[1] // 2
+    sign = torch.ones(points.shape[:2], device=points.device)
+    sign[:, half:] = -1
+    absent = points[:, :, :2].amax(2) < 0
+    xy = (points[:, :, [1, 0]] + 0.5) * scale - 0.5
+    clicks = torch.cat([xy, sign[:, :, None]], 2).masked_fill(absent[:, :, None], 0.0)
+    place = points[:, :, 2]
+    order = place.masked_fill(place == UNORDERED, 0).argsort(dim=1, stable=True)
+    return clicks.take_along_dim(order[:, :, None], 1)
+
+
 def answer(target: Mask, predicted: Mask, rng: np.random.Generator) -> Click | None:
     """A click on the deeper error, none if nothing is wrong: evenly from its inner half."""
     inner, positive = inner_half(target, predicted)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from histoclick.clicks import sample_click
+from histoclick.models.nets.modelinput import click_tensor
 from histoclick.types import Click
 
 
@@ -15,18 +16,18 @@ class Trajectories:
     """Clicks of B users, each on a target of their own.
 
     ``targets``: (B, S, S) bool, the objects wanted. ``predicted``: (B, S, S) bool, the masks to
-    start from (all False: from nothing).
+    start from (all False: from nothing). ``clicks``: of every user, oldest first.
     """
 
     def __init__(self, targets: NDArray[np.bool_], rng: np.random.Generator) -> None:
         self.targets = targets
         self._rng = rng
-        self._clicks: list[list[Click]] = [[] for _ in targets]
+        self.clicks: list[list[Click]] = [[] for _ in targets]
 
     def click(self, predicted: NDArray[np.bool_]) -> None:
         """Every user answers ``predicted``: half of the time in the middle of the larger error, as
         the user of the evaluation does, else anywhere reasonable in it, with a shaky hand."""
-        for target, mask, clicks in zip(self.targets, predicted, self._clicks, strict=True):
+        for target, mask, clicks in zip(self.targets, predicted, self.clicks, strict=True):
             depth = float(self._rng.choice([1.0, 0.5, 0.1], p=[0.5, 0.35, 0.15]))
             click = sample_click(target, mask, self._rng, depth=depth)
             if click is not None:
@@ -34,20 +35,15 @@ class Trajectories:
 
     def tensor(self) -> Tensor:
         """(B, N, 3) float32 of x, y, sign; padded with zeros."""
-        longest = max(1, max(len(clicks) for clicks in self._clicks))
-        packed = np.zeros((len(self._clicks), longest, 3), np.float32)
-        for row, clicks in zip(packed, self._clicks, strict=True):
-            for i, click in enumerate(clicks):
-                row[i] = click.x, click.y, 1 if click.positive else -1
-        return torch.from_numpy(packed)
+        return click_tensor(self.clicks)
 
     def weights(self, reach: float = 20.0, gain: float = 3.0) -> Tensor:
         """(B, 1, S, S) float32 loss weights: 1, rising to ``1 + gain`` at the clicks, so that a
         click has to be obeyed where it was made."""
         size = self.targets.shape[1]
         grid = np.arange(size, dtype=np.float32)
-        weights = np.ones((len(self._clicks), 1, size, size), np.float32)
-        for row, clicks in zip(weights, self._clicks, strict=True):
+        weights = np.ones((len(self.clicks), 1, size, size), np.float32)
+        for row, clicks in zip(weights, self.clicks, strict=True):
             if clicks:
                 nearest = np.min(
                     [(grid[:, None] - c.y) ** 2 + (grid[None] - c.x) ** 2 for c in clicks], axis=0

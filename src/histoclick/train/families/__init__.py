@@ -17,6 +17,7 @@ FAMILIES = {
     "focalclick": "histoclick.train.families.focalclick",
     "simpleclick": "histoclick.train.families.simpleclick",
     "denseclick": "histoclick.train.families.denseclick",
+    "gatedclick": "histoclick.train.families.gatedclick",
 }
 
 

@@ -18,7 +18,7 @@ from histoclick.models.card import Card
 from histoclick.models.denseclick.network import DenseClickNet, Pyramid
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.train.losses import dice_loss, normalized_focal_loss
-from histoclick.train.points import UNORDERED
+from histoclick.train.points import clicks_of
 from histoclick.train.trainee import Answer, Group, Scenario, Trainee, check_scenario, saved
 
 TRUNK = 0.3  # of the learning rate
@@ -54,7 +54,8 @@ class DenseClickTrainee(Trainee):
     def answer(self, encoded: Pyramid, points: Tensor, previous: Answer | None) -> Answer:
         """``memory``: probabilities (B, 1, side / 2, side / 2)."""
         before = torch.zeros_like(encoded.s2[:, :1]) if previous is None else previous.memory
-        low = self.net.decode(encoded, self._clicks(points), before).float()
+        clicks = clicks_of(points, self._side_px / self._crop_px)
+        low = self.net.decode(encoded, clicks, before).float()
         size = (self._crop_px, self._crop_px)
         logits = F.interpolate(low, size, mode="bilinear", align_corners=False)
         return Answer(logits, torch.sigmoid(low))
@@ -68,19 +69,6 @@ class DenseClickTrainee(Trainee):
         """Stored as 16-bit floats, as the shipped weights are."""
         state = {name: value.half() for name, value in self.net.state_dict().items()}
         return saved(folder, card, state, "denseclick", card.architecture, self._side_px)
-
-    def _clicks(self, points: Tensor) -> Tensor:
-        """(B, 2n, 3) of x, y, sign in px of the network's input, oldest first, padding zero."""
-        scale = self._side_px / self._crop_px
-        half = points.shape[1] // 2
-        sign = torch.ones(points.shape[:2], device=points.device)
-        sign[:, half:] = -1
-        absent = points[:, :, :2].amax(2) < 0
-        xy = (points[:, :, [1, 0]] + 0.5) * scale - 0.5
-        clicks = torch.cat([xy, sign[:, :, None]], 2).masked_fill(absent[:, :, None], 0.0)
-        place = points[:, :, 2]
-        order = place.masked_fill(place == UNORDERED, 0).argsort(dim=1, stable=True)
-        return clicks.take_along_dim(order[:, :, None], 1)
 
 
 def start(card: Card, folder: Path, scenario: str, crop_px: int) -> DenseClickTrainee:

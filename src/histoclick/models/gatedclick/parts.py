@@ -1,0 +1,53 @@
+"""What the networks of this family are made of, and the names that cards give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Parts:
+    """An ablation switches one of these.
+
+    ``decoder``: which one reads the pyramid (``decoders.DECODERS``). ``widths``: channels at
+    strides 2, 4, 8, 16. ``mixers``: blocks at stride 16. ``skips``: the trunk's features at strides
+    2 to 8 reach the decoder. ``likeness``: comparison with what was clicked. ``halos``: prompt maps
+    besides spots at the clicks. ``previous``: the last mask is a prompt. ``gate``: the answer
+    replaces the last mask only where that is thought to be wrong. ``reach``: late clicks change
+    nothing far away. ``refiner``: another look around the click at full resolution.
+    ``compliance``: a clicked pixel gets what was said. ``merge``: of a late change, only the parts
+    that meet a click are kept (FocalClick).
+    """
+
+    decoder: str = "dense"
+    widths: tuple[int, int, int, int] = (16, 32, 48, 96)
+    mixers: int = 2
+    skips: bool = True
+    likeness: bool = True
+    halos: bool = True
+    previous: bool = True
+    gate: bool = True
+    reach: bool = True
+    refiner: bool = True
+    compliance: bool = True
+    merge: bool = False
+
+
+SMALL = Parts()
+BASE = Parts(widths=(32, 64, 96, 192), mixers=4)
+PLAIN = replace(SMALL, gate=False, reach=False, refiner=False, compliance=False)
+
+ARCHITECTURES = {
+    "small": SMALL,
+    "base": BASE,
+    "small-nogate": replace(SMALL, gate=False, reach=False),
+    "small-noreach": replace(SMALL, reach=False),
+    "small-norefiner": replace(SMALL, refiner=False),
+    "small-nocompliance": replace(SMALL, compliance=False),
+    "small-noskips": replace(SMALL, skips=False),
+    "small-nolikeness": replace(SMALL, likeness=False),
+    "small-nohalos": replace(SMALL, halos=False),
+    "small-noprevious": replace(SMALL, previous=False),
+    "small-plain": PLAIN,
+    "small-merge": replace(PLAIN, merge=True),
+}
