@@ -22,7 +22,7 @@ from histoclick.masks import rasterise
 from histoclick.server.engine import Engine
 from histoclick.server.library import Library
 from histoclick.server.sessions import Author, Sessions
-from histoclick.session import ClickOn, Rename, SetClasses
+from histoclick.session import Book, ClickOn, Rename, SetClasses
 from histoclick.slides import open_slide
 from histoclick.store import Conflict, Store
 from histoclick.types import HistoclickError
@@ -325,6 +325,23 @@ def test_what_is_not_stored_is_not_shown(server: Server, slide: str, monkeypatch
     assert server.annotations(slide)["objects"] == []
     monkeypatch.undo()
     assert server.client.post(f"/api/slides/{slide}/events", json=body).status_code == 200
+
+
+def test_a_book_that_broke_is_made_again(
+    server: Server, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.click(slide, 200, 200)
+
+    def broken(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Book, "apply", broken)
+    body = {"id": "x", "kind": "name", "object": 1, "name": "stored"}
+    assert server.client.post(f"/api/slides/{slide}/events", json=body).status_code == 500
+    monkeypatch.undo()
+    assert only(server.annotations(slide))["name"] == "stored"
+    assert server.client.post(f"/api/slides/{slide}/events", json=body).status_code == 200
+    assert server.annotations(slide)["seq"] == 2
 
 
 def test_books_are_dropped_and_made_again(tmp_path: Path) -> None:

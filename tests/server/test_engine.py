@@ -207,6 +207,19 @@ def test_what_was_encoded_before_comes_from_the_disk(tmp_path: Path) -> None:
     engine.close()
 
 
+def test_only_what_was_needed_goes_to_the_disk(tmp_path: Path) -> None:
+    engine = Engine(open_model(), card(), shelf=Shelf(tmp_path, "owner"))
+    for number in range(5):
+        engine.ahead(str(number), picture(number))
+    until(lambda: engine.has("4"))
+    for _ in range(3):
+        engine.embedding("2", picture(2))
+    engine.embedding("other", picture(9))
+    until(lambda: len(list(tmp_path.glob("*.safetensors"))) == 2)
+    engine.close()
+    assert [k for k in "01234" if Shelf(tmp_path, "owner").get(k) is not None] == ["2"]
+
+
 def test_arrays_of_something_else_are_encoded_again(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path, "owner")
     shelf.put("k", {"image": np.zeros(3)})

@@ -19,6 +19,7 @@ from served import made_slide
 @pytest.fixture(autouse=True)
 def looks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(module, "SHARE", 0)
 
 
 def names(library: Library) -> list[tuple[str, str]]:

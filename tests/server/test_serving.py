@@ -205,3 +205,28 @@ def test_bad_words_end_with_a_sentence(
         cli.main()
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_the_page_is_opened_unless_asked_not_to(
+    slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    from histoclick import cli
+
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(serving, "serve", lambda *_: None)
+    for more, expected in (["--no-browser"], 0), ([], 1):
+        store = ["--store", str(tmp_path / "s.sqlite"), "--port", str(free_port())]
+        words = ["histoclick", "annotate", str(slides), "--model", "discs", *store, *more]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+        until = time.monotonic() + 10
+        while len(opened) < expected and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(opened) == expected
+    assert opened[0].startswith("http://127.0.0.1:")
+    said = capsys.readouterr().out
+    assert "2 slides" in said
+    assert "broken.svs" in said

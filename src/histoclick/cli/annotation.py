@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from histoclick.server.engine import Engine
+    from histoclick.server.library import Entry
 
 SHORTEST_TOKEN = 12  # characters
+SHOWN_PROBLEMS = 5
 Model = Annotated[str | None, typer.Option(help="Id or folder; default: built-in.")]
 Host = Annotated[str, typer.Option(help="Where to listen; beyond this machine it takes a token.")]
 Port = Annotated[
@@ -63,6 +65,7 @@ def annotate(
         listen(host, port) as listener,
         closing(load_engine(model, device, threads)) as engine,
     ):
+        tell(library.entries())
         sessions = Sessions(library, kept, engine)
         app = create_app(engine, library, sessions, user=user, hosts=names(host), token=token)
         run(app, listener, host, address(host, listener), token, browser=not no_browser)
@@ -92,6 +95,17 @@ def serve(
         app = create_app(engine, Library([]), hosts=names(host), token=token)
         run(app, listener, host, address(host, listener), token, browser=False)
     say("Ended.")
+
+
+def tell(entries: list[Entry]) -> None:
+    """How many slides there are, and which cannot be opened and why."""
+    problems = [entry.problem for entry in entries if entry.problem is not None]
+    count = len(entries) - len(problems)
+    say(f"{count} slide{'' if count == 1 else 's'}")
+    for problem in problems[:SHOWN_PROBLEMS]:
+        say(f"  {problem}")
+    if len(problems) > SHOWN_PROBLEMS:
+        say(f"  and {len(problems) - SHOWN_PROBLEMS} more files that cannot be opened")
 
 
 def admission(host: str, token: str | None) -> str | None:

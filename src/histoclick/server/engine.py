@@ -31,6 +31,15 @@ LARGEST_WINDOW = 1024
 WAITING = {Urgency.CLICK: 64, Urgency.AHEAD: 64, Urgency.SHELVE: 8}
 
 
+@dataclasses.dataclass
+class _Kept:
+    """``shelved``: whether it is on disk, or on its way there."""
+
+    encoded: Any
+    nbytes: int
+    shelved: bool
+
+
 @runtime_checkable
 class Packs(Protocol):
     """A segmenter whose embeddings can be kept on disk; an optional ability."""
@@ -50,7 +59,8 @@ class Engine:
 
     ``model``: id and hash. ``window_px``: side of the pictures that this model likes, at most 1024.
     ``boxes``: whether it understands boxes. ``memory_bytes``: of embeddings that are kept on the
-    device of the model. ``shelf``: where they are kept beyond that, for models that can pack them.
+    device of the model. ``shelf``: where those that were needed are kept beyond that, for models
+    that can pack them.
     """
 
     def __init__(
@@ -58,7 +68,7 @@ class Engine:
         segmenter: Segmenter,
         card: Card,
         *,
-        memory_bytes: int = 1 << 30,
+        memory_bytes: int = 512 << 20,
         shelf: Shelf | None = None,
         waiting: Mapping[Urgency, int] = WAITING,
     ) -> None:
@@ -72,7 +82,7 @@ class Engine:
         self._packer = segmenter if isinstance(segmenter, Packs) and shelf is not None else None
         self._lock = threading.Lock()
         self._making: dict[str, Job] = {}  # embeddings that somebody reads or encodes
-        self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()  # least recently used first
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # least recently used first
         self._bytes = 0
         self._worker = Worker(dict(waiting))
 
@@ -94,18 +104,20 @@ class Engine:
         and what ``picture`` raises.
         """
         with self._lock:
+            job, mine = self._making.get(key), False
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key][0]
-            job = self._making.get(key)
-            mine = job is None
-            if job is None:
-                job = self._making[key] = Job(_nothing, key=key)
-            else:
+                job = _done(self._kept[key].encoded)
+            elif job is not None:
                 self._worker.hurry(job)
+            else:
+                job, mine = Job(_nothing, key=key), True
+                self._making[key] = job
         if mine:
             self._make(job, picture)
-        return job.result.result()
+        encoded = job.result.result()
+        self._shelve_once(key)
+        return encoded
 
     def ahead(self, key: str, picture: Callable[[], RGB8], turn: int = 0) -> bool:
         """Have an embedding made when nothing else is to do; whether it is there already.
@@ -144,7 +156,7 @@ class Engine:
         try:
             encoded = self._unshelved(job.key)
             if encoded is not None:
-                self._keep(job.key, encoded)
+                self._keep(job.key, encoded, shelved=True)
                 job.result.set_result(encoded)
                 return
             pixels = picture()
@@ -166,21 +178,29 @@ class Engine:
             with self._lock:  # the next one who asks tries again
                 self._making.pop(key, None)
             raise
-        self._keep(key, encoded)
-        if self._packer is not None:
-            with contextlib.suppress(HistoclickError):  # closing
-                self._worker.submit(Job(lambda: self._shelve(key, encoded), Urgency.SHELVE))
+        self._keep(key, encoded, shelved=False)
         return encoded
 
-    def _keep(self, key: str, encoded: Any) -> None:
+    def _keep(self, key: str, encoded: Any, *, shelved: bool) -> None:
         size = nbytes_of(encoded)
         with self._lock:
             self._making.pop(key, None)
-            self._kept[key] = encoded, size
+            self._kept[key] = _Kept(encoded, size, shelved)
             self._bytes += size
             while self._bytes > self._memory_bytes and len(self._kept) > 1:
-                _, (_, dropped) = self._kept.popitem(last=False)
-                self._bytes -= dropped
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+    def _shelve_once(self, key: str) -> None:
+        """Write what somebody needed to the disk, when nothing else is to do."""
+        if self._packer is None:
+            return
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is None or kept.shelved:
+                return
+            kept.shelved = True
+        with contextlib.suppress(HistoclickError):  # closing
+            self._worker.submit(Job(lambda: self._shelve(key, kept.encoded), Urgency.SHELVE))
 
     def _unshelved(self, key: str) -> Any:
         if self._packer is None or self._shelf is None:
@@ -212,6 +232,12 @@ def nbytes_of(value: Any) -> int:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return sum(map(nbytes_of, value))
     return 0
+
+
+def _done(answer: Any) -> Job:
+    job = Job(_nothing)
+    job.result.set_result(answer)
+    return job
 
 
 def _nothing() -> None:

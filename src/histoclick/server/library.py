@@ -29,6 +29,7 @@ DICOM = ".dcm"
 MAX_SLIDES = 10_000
 MAX_VISITED = 200_000  # files that one look through the folders considers
 FRESH_SECONDS = 1.0  # for which what was found is not looked for again
+SHARE = 10  # that long again as a look took, so that folders on a slow disk are left in peace
 
 
 class NoSlide(KeyError):
@@ -89,7 +90,7 @@ class Library:
         self._open_at_most = open_at_most
         self._looking = threading.Lock()  # one look at a time
         self._lock = threading.Lock()  # of everything below; never held while a file is read
-        self._looked = -FRESH_SECONDS
+        self._next_look = 0.0  # monotonic s
         self._known: dict[_Found, Entry] = {}
         self._entries: dict[str, Entry] = {}
         self._handles: OrderedDict[str, _Handle] = OrderedDict()  # least recently used first
@@ -155,11 +156,14 @@ class Library:
     def look(self) -> None:
         """Look for slides, unless somebody just did."""
         with self._looking:
-            if time.monotonic() - self._looked < FRESH_SECONDS:
+            begin = time.monotonic()
+            if begin < self._next_look:
                 return
+            files = list(self._found())
+            seconds = time.monotonic() - begin
             known: dict[_Found, Entry] = {}
             entries: dict[str, Entry] = {}
-            for found in self._found():
+            for found in files:
                 entry = self._known.get(found) or self._examine(found)
                 known[found] = entry
                 same = entries.get(entry.id)
@@ -180,7 +184,7 @@ class Library:
                 self._known, self._entries = known, entries
             for handle in closing:
                 handle.slide.close()
-            self._looked = time.monotonic()
+            self._next_look = time.monotonic() + max(FRESH_SECONDS, SHARE * seconds)
 
     def _take(self, id_: str) -> _Handle | None:
         with self._lock:

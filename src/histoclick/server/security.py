@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))  # names of this machine for itself
-COOKIE = "histoclick"
+COOKIE = "histoclick-"  # and the beginning of its value: another server may have another token
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 IN_PATH = "/t/"  # /t/TOKEN/sam/: for programs that can only be given an address
 HEADERS = {
@@ -47,6 +47,10 @@ class Door:
     app: ASGIApp
     hosts: frozenset[str] | None
     token: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.hosts is None and self.token is None:
+            raise ValueError("a server that answers to every name needs a token")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -87,7 +91,7 @@ class Door:
             if slash and _equal(given, self.token):
                 return {**scope, "root_path": f"{IN_PATH}{given}"}, None
         scheme, _, credentials = headers.get("authorization", "").partition(" ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        cookie = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
         by_header = scheme.lower() == "bearer" and _equal(credentials.strip(), self.token)
         if by_header or _equal(unquote(cookie), self._pass()):
             return scope, None
@@ -96,9 +100,13 @@ class Door:
 
     def _welcome(self) -> Response:
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, self._pass(), httponly=True, samesite="strict", path="/")
+        answer.set_cookie(self._cookie, self._pass(), httponly=True, samesite="strict", path="/")
         answer.headers["Cache-Control"] = "no-store"
         return answer
+
+    @property
+    def _cookie(self) -> str:
+        return COOKIE + self._pass()[:8]
 
     def _pass(self) -> str:
         """What the cookie says: browsers send it to other ports as well, so not the token."""

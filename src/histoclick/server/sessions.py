@@ -60,8 +60,22 @@ class _Desk:
     """Where the annotations of one slide lie. ``users``: requests that are at it, or wait."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    book: Book | None = None
+    open_book: Book | None = None
     users: int = 0
+
+    @property
+    def book(self) -> Book:
+        """What lies there; asked for under the lock, when it is there."""
+        assert self.open_book is not None
+        return self.open_book
+
+    def apply(self, event: Event) -> None:
+        """Take an event in; a book in which that failed is dropped, and made again later."""
+        try:
+            self.book.apply(event)
+        except BaseException:
+            self.open_book = None
+            raise
 
 
 @dataclass(frozen=True)
@@ -132,8 +146,8 @@ class Sessions:
 
         Raises ``NoSlide`` for an unknown slide, ``HistoclickError`` for one that does not open.
         """
-        with self._book(self._library.entry(slide_id)) as book:
-            return look(book)
+        with self._desk(self._library.entry(slide_id)) as desk:
+            return look(desk.book)
 
     def act(
         self,
@@ -151,7 +165,8 @@ class Sessions:
         """
         entry = self._library.entry(slide_id)
         sight = Sight(self._engine, self._library, entry)
-        with self._book(entry) as book:
+        with self._desk(entry) as desk:
+            book = desk.book
             for _ in range(TRIES):
                 if book.knows(id_):
                     return look(book, None)
@@ -164,9 +179,9 @@ class Sessions:
                 try:
                     self._store.append(entry.key, to_row(event))
                 except Conflict:
-                    self._catch_up(entry, book)
+                    self._catch_up(entry, desk)
                     continue
-                book.apply(event)
+                desk.apply(event)
                 return look(book, event)
         raise HistoclickError("too many others work on this slide at this moment; repeat it")
 
@@ -225,8 +240,8 @@ class Sessions:
             return self._views.get(client, (0, ()))[0] == turn
 
     @contextmanager
-    def _book(self, entry: Entry) -> Iterator[Book]:
-        """The book of a slide, up to date, for this thread alone."""
+    def _desk(self, entry: Entry) -> Iterator[_Desk]:
+        """The desk of a slide with its book, up to date, for this thread alone."""
         if entry.problem is not None:
             raise HistoclickError(entry.problem)
         with self._lock:
@@ -235,10 +250,10 @@ class Sessions:
             desk.users += 1
         try:
             with desk.lock:
-                if desk.book is None:
-                    desk.book = self._opened(entry)
-                self._catch_up(entry, desk.book)
-                yield desk.book
+                if desk.open_book is None:
+                    desk.open_book = self._opened(entry)
+                self._catch_up(entry, desk)
+                yield desk
                 count = desk.book.seq, len(desk.book.objects)
             with self._lock:
                 self._counts[entry.key] = count
@@ -258,10 +273,10 @@ class Sessions:
             )  # fmt: skip
             return Book(slide)
 
-    def _catch_up(self, entry: Entry, book: Book) -> None:
+    def _catch_up(self, entry: Entry, desk: _Desk) -> None:
         """Take in what is stored and not yet in the book, by whichever process."""
-        for row in self._store.events(entry.key, after=book.seq):
-            book.apply(from_row(row))
+        for row in self._store.events(entry.key, after=desk.book.seq):
+            desk.apply(from_row(row))
 
 
 @dataclass(frozen=True)

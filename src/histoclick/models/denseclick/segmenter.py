@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
+from histoclick.models.denseclick.graphs import graphs_of
 from histoclick.models.denseclick.network import (
     LIKENESS,
     MULTIPLE,
@@ -23,6 +24,7 @@ from histoclick.models.denseclick.network import (
     Pyramid,
 )
 from histoclick.models.device import finish
+from histoclick.models.graphs import Graphs
 from histoclick.models.nets.modelinput import alike, click_tensor, mirrored
 from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
@@ -154,8 +156,8 @@ class DenseClickSegmenter:
         return F.avg_pool2d(padded, 2).to(self._device)
 
 
-def load(card: Card, folder: Path, device: str) -> DenseClickSegmenter:
-    """Build the network of a model folder and fill it, every key checked."""
+def build(card: Card, folder: Path) -> DenseClickNet:
+    """The network of a model folder, every key of its weights checked."""
     if card.input_size < MULTIPLE:
         raise HistoclickError(
             f"{folder}: input_size is {card.input_size}; it must be {MULTIPLE} up"
@@ -165,4 +167,14 @@ def load(card: Card, folder: Path, device: str) -> DenseClickSegmenter:
     state = {key: value.float() for key, value in read_state_dict(file).items()}
     check_keys(shapes(state), shapes(net.state_dict()), str(file))
     net.load_state_dict(state)
-    return DenseClickSegmenter(net, card.input_size, device)
+    return net
+
+
+def load(card: Card, folder: Path, device: str) -> DenseClickSegmenter:
+    """The segmenter of a model folder."""
+    return DenseClickSegmenter(build(card, folder), card.input_size, device)
+
+
+def graphs(card: Card, folder: Path) -> Graphs:
+    """The networks of a model folder, for an export."""
+    return graphs_of(build(card, folder))
