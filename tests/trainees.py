@@ -9,7 +9,10 @@ from tempfile import mkdtemp
 import torch
 
 from histoclick.models import registry
+from histoclick.models.card import Card
 from histoclick.models.sam import network
+from histoclick.models.weights import sha256, write_safetensors
+from histoclick.train.builtin import build, take_over
 from histoclick.train.families import start
 from histoclick.train.families.sam import SamTrainee
 from histoclick.train.trainee import Trainee
@@ -22,7 +25,23 @@ def base(family: str, architecture: str) -> Path:
     if family == "denseclick":
         return registry.find("histoclick-tiny")[1]
     folder = Path(mkdtemp()) / f"{family}-{architecture}"
+    if family == "gatedclick":
+        return gated(architecture, folder)
     return registry.with_random_weights(family, architecture, folder)
+
+
+def gated(architecture: str, folder: Path) -> Path:
+    """A model of the gated family whose trunk is the built-in model's and whose rest is new."""
+    net = build(architecture, norm=False)
+    take_over(net, registry.find("histoclick-tiny")[1])
+    folder.mkdir()
+    write_safetensors(net.state_dict(), folder / "weights.safetensors")
+    card = Card(
+        folder.name, "gatedclick", architecture, "", "", "",
+        sha256(folder / "weights.safetensors"), CROP,
+    )  # fmt: skip
+    card.write(folder)
+    return folder
 
 
 def make(family: str, architecture: str, scenario: str) -> Trainee:

@@ -6,10 +6,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fakes import make_samples
+from histoclick.models import registry
+from histoclick.models.gatedclick.network import Decoded
 from histoclick.patches import write_patch_set
-from histoclick.train import augment, builtin, crops, objects
+from histoclick.train import augment, builtin, crops, lessons, objects
+from histoclick.train.families import gatedclick
+from histoclick.train.families.gatedclick import Turn, turn_loss
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
 
@@ -129,3 +135,77 @@ def test_an_interrupted_training_is_the_same_training(
         torch.testing.assert_close(cut["net"][key], value, rtol=0, atol=0)
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+@pytest.mark.parametrize("stop", [1.0, 0.1])
+def test_a_gated_network_learns_in_all_its_parts(
+    sets: list, monkeypatch: pytest.MonkeyPatch, stop: float
+) -> None:
+    """After one click its gate has nothing to keep and its refiner nothing to mend."""
+    monkeypatch.setattr(crops, "IMAGES", 2)
+    monkeypatch.setattr(crops, "CROP", 64)
+    net = builtin.build("small", norm=False)
+    builtin.take_over(net, registry.find("histoclick-tiny")[1])
+    torch.nn.init.normal_(net.refiner.head.weight)  # else nothing behind it learns at first
+    step = 2  # its targets are found, and its users do not start from a mask
+    batch = crops.draw(sets, 0, step, stop)
+    loss, iou = lessons.lesson(net, batch, np.random.default_rng(0))
+    loss.backward()
+    assert 0 <= iou <= 1
+    silent = {
+        name.split(".")[0]
+        for name, parameter in net.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    }
+    begun = stop < 1 or batch.start.any()
+    assert (batch.clicks > 1) == (stop < 1)
+    assert silent - {"judge"} == (set() if begun else {"gate", "refiner"})
+
+
+def test_what_a_gated_network_takes_over_is_the_first_model(sets: list) -> None:
+    """Its first proposals are histoclick-tiny's answers."""
+    folder = registry.find("histoclick-tiny")[1]
+    nets = [builtin.build(each, norm=False).eval() for each in (builtin.DENSE, "small")]
+    for net in nets:
+        builtin.take_over(net, folder)
+    images = crops.to_input(crops.draw(sets, 0, 0).images[:1].clamp(0, 1) * 255)
+    clicks = torch.tensor([[[30.0, 40.0, 1.0], [90.0, 20.0, -1.0]]])
+    before = torch.randn(1, 1, *images.shape[2:])
+    with torch.no_grad():
+        dense, gated = (net.encode(images) for net in nets)
+        expected = nets[0].decode(
+            dense, clicks, torch.nn.functional.avg_pool2d(before.sigmoid(), 2)
+        )
+        found = nets[1].decode(gated, clicks, before, torch.ones(1)).proposal
+    torch.testing.assert_close(found, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 9999))
+def test_turn_loss_against_its_definition(seed: int) -> None:
+    """The part for harm and the part for obeying, pixel by pixel."""
+    torch.manual_seed(seed)
+    logits, before = torch.randn(2, 1, 1, 16, 16) * 3
+    target = (torch.rand(1, 1, 16, 16) > 0.5).float()
+    clicks = torch.tensor([[[3.0, 4.0, 1.0], [9.0, 12.0, -1.0], [0, 0, 0]]])
+    decoded = Decoded(logits, torch.zeros(1, 1, 8, 8), None, torch.tensor([0.4]))
+    turn = Turn(clicks, before, torch.ones(1), decoded)
+    harm = 0.0
+    for y in range(16):
+        for x in range(16):
+            wanted = float(target[0, 0, y, x])
+            was, now = (abs(wanted - m[0, 0, y, x].sigmoid().item()) for m in (before, logits))
+            if was < 0.5:
+                away = 1 - np.exp(-np.hypot(x - 9, y - 12) / gatedclick.HARM_PX)
+                harm += max(now - was, 0) * away / 256
+    said = [float(logits[0, 0, 4, 3]), -float(logits[0, 0, 12, 9])]
+    obey = np.mean([np.log1p(np.exp(-each)) for each in said])
+    plain = (
+        normalized_focal_loss(logits, target)
+        + gatedclick.DICE * dice_loss(logits, target)
+        + gatedclick.PROPOSAL * normalized_focal_loss(torch.zeros(1, 1, 16, 16), target)
+        + gatedclick.QUALITY * (0.4 - gatedclick.iou(logits > 0, target > 0.5)) ** 2
+    )
+    expected = float(plain) + gatedclick.OBEY * obey + gatedclick.HARM * harm
+    assert float(turn_loss(turn, target)) == pytest.approx(expected, rel=1e-4)

@@ -20,6 +20,7 @@ from trainees import CROP, base, make
 
 MEMBERS = [
     ("denseclick", "", "whole"), ("denseclick", "", "md"),
+    ("gatedclick", "small", "whole"), ("gatedclick", "small", "md"),
     ("ritm", "hrnet18s", "whole"),
     ("focalclick", "segformerB0_S2", "whole"), ("focalclick", "hrnet18s_S1", "whole"),
     ("simpleclick", "xtiny448", "whole"),

@@ -82,17 +82,19 @@ class GatedClickNet(nn.Module):
         draft: Draft = self.decoder(
             pyramid, clicks, F.avg_pool2d(probable, 2) * float(parts.previous)
         )
-        gate = self.gate(draft.fine) if parts.gate else None
+        # Logits are mixed as 32-bit floats, whatever the convolutions gave.
+        proposal = draft.proposal.float()
+        gate = self.gate(draft.fine).float() if parts.gate else None
         opened = torch.ones_like(before) if gate is None else double(torch.sigmoid(gate))
         if parts.reach:
             opened = opened * within_reach(clicks, (before.shape[2], before.shape[3]))
         opened = 1 - there * (1 - opened)
-        logits = torch.lerp(before.clamp(-SURE, SURE), double(draft.proposal), opened)
+        logits = torch.lerp(before.clamp(-SURE, SURE), double(proposal), opened)
         if parts.refiner:
             logits = logits + there * self.refiner(
                 pyramid.image, draft.fine, logits, probable, clicks
             )
-        return Decoded(logits, draft.proposal, gate, self._quality(draft, logits))
+        return Decoded(logits, proposal, gate, self._quality(draft, logits))
 
     def _quality(self, draft: Draft, logits: Tensor) -> Tensor:
         """(B,). It judges what the others did and teaches them nothing."""
@@ -106,7 +108,7 @@ class GatedClickNet(nn.Module):
             # Of all that may be inside, how much is unsure
             (inside * (1 - inside)).sum((2, 3)) / (inside.sum((2, 3)) + 1),
         ]
-        return torch.sigmoid(self.judge(torch.cat(pooled, 1))[:, 0])
+        return torch.sigmoid(self.judge(torch.cat(pooled, 1))[:, 0].float())
 
 
 def within_reach(clicks: Tensor, size: tuple[int, int]) -> Tensor:
