@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from histoclick.types import HistoclickError
 
 DATA, NOTE = "embeddings.npy", "embeddings.json"
 RESERVE = 200 * 10**6  # bytes of the disk that stay free
+SAVE_EVERY_S = 30.0  # at most this much is encoded again after an interruption
 
 
 class Embeddings:
@@ -63,35 +65,38 @@ def embed(
         samples.plain(item, side_px)  # a bad one is told before hours are spent
     path, note = folder / DATA, folder / NOTE
     state = _read(note)
-    first = _encoded(trainee, samples, 0, side_px, device)
-    shape = (len(samples), *first.shape)
     if state.get("of") != wanted or not path.exists():
+        shape = (len(samples), VIEWS, *_encoded(trainee, samples, 0, 0, side_px, device).shape)
         folder.mkdir(parents=True, exist_ok=True)
         _check_room(folder, shape)
         np.lib.format.open_memmap(path, "w+", np.float16, shape).flush()
         state = {"of": wanted, "done": 0}
     stored = np.lib.format.open_memmap(path, "r+")
-    for item in range(int(state["done"]), len(samples)):
-        stored[item] = first if item == 0 else _encoded(trainee, samples, item, side_px, device)
-        if item % 16 == 15 or item == len(samples) - 1:
+    saved, total = time.monotonic(), len(samples) * VIEWS
+    for place in range(int(state["done"]), total):
+        item, view = divmod(place, VIEWS)
+        stored[item, view] = _encoded(trainee, samples, item, view, side_px, device)
+        if place == total - 1 or time.monotonic() - saved >= SAVE_EVERY_S:
             stored.flush()
-            _write(note, {"of": wanted, "done": item + 1})
-        seen(item + 1)
+            _write(note, {"of": wanted, "done": place + 1})
+            saved = time.monotonic()
+        if view == VIEWS - 1:
+            seen(item + 1)
     return Embeddings(np.load(path, mmap_mode="r"), device)
 
 
 def _encoded(
-    trainee: Trainee, samples: Samples, item: int, side_px: int, device: torch.device
+    trainee: Trainee, samples: Samples, item: int, view: int, side_px: int, device: torch.device
 ) -> NDArray[np.float16]:
-    """(``VIEWS``, C, h, w): all views of one patch."""
+    """(C, h, w): one view of one patch."""
     image, _ = samples.plain(item, side_px)
     trainee.net.eval()
-    with torch.no_grad():  # one by one: eight at once need eight times the memory
-        parts = [trainee.encode(d4(image.to(device), view)) for view in range(VIEWS)]
-    if not all(isinstance(part, Tensor) for part in parts):
+    with torch.no_grad():
+        part = trainee.encode(d4(image.to(device), view))
+    if not isinstance(part, Tensor):
         raise TypeError("only encoders that give a single tensor can be stored")
-    stored: NDArray[np.float16] = torch.cat(parts).half().cpu().numpy()
-    return stored
+    made: NDArray[np.float16] = part[0].half().cpu().numpy()
+    return made
 
 
 def _check_room(folder: Path, shape: tuple[int, ...]) -> None:
