@@ -164,7 +164,7 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(
 def test_a_stroke_over_too_many_pixels_is_refused(
     server: Server, slide: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("histoclick.server.sessions.MAX_STROKE_PX", 100_000)
+    monkeypatch.setattr("histoclick.server.extents.MAX_STROKE_PX", 100_000)
     action = {"id": "x", "kind": "stroke", "object": None, "points": [[0, 0], [600, 600]],
               "radius": 10, "erase": False, "mpp": 0.1}  # fmt: skip
     path = f"/api/slides/{slide}/events"
@@ -173,6 +173,20 @@ def test_a_stroke_over_too_many_pixels_is_refused(
     assert server.client.post(path, json={**action, "mpp": 2}).status_code == 200
     again = server.client.post(path, json={**action, "id": "y", "object": 1})  # at 2 um/px as well
     assert again.status_code == 200
+
+
+def test_an_outline_too_large_for_a_resolution_is_worked_on_at_a_coarser_one(
+    server: Server, slide: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("histoclick.server.extents.MAX_OBJECT_PX", 50_000)
+    content = geojson(Annotation(box(100, 100, 700, 700)), tmp_path=tmp_path)
+    server.client.post(f"/api/slides/{slide}/import", files={"file": ("x.geojson", content)})
+    click = {"id": "x", "kind": "click", **SOMEWHERE, "object": 1}
+    path = f"/api/slides/{slide}/events"
+    reply = server.client.post(path, json={**click, "mpp": 0.5})
+    assert (reply.status_code, "zoom out" in reply.json()["detail"]) == (400, True)
+    assert server.client.post(path, json={**click, "mpp": 2.0}).status_code == 200
+    assert server.client.post(path, json={**click, "id": "y", "mpp": 0.5}).status_code == 200
 
 
 BAD: list[dict[str, Any]] = [

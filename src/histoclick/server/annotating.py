@@ -19,6 +19,7 @@ from histoclick.geometry import Rect
 from histoclick.server.sessions import Author, Sessions
 from histoclick.server.threads import Staff
 from histoclick.server.viewing import ERRORS, SlideId
+from histoclick.server.views import Views
 from histoclick.server.wire import (
     MAX_CLASSES,
     ActionIn,
@@ -56,7 +57,7 @@ User = Annotated[
 Seq = Annotated[int, Query(ge=0, le=2**53)]
 
 
-def router(sessions: Sessions, staff: Staff, user: str) -> APIRouter:
+def router(sessions: Sessions, views: Views, staff: Staff, user: str) -> APIRouter:
     """``user``: who works here if a request does not say it."""
     routes = APIRouter(tags=["annotations"], responses=ERRORS)
 
@@ -110,7 +111,7 @@ def router(sessions: Sessions, staff: Staff, user: str) -> APIRouter:
     ) -> Ready:
         """Encode what a client looks at before it clicks. May be asked again to see how far."""
         rect0 = Rect(view.x, view.y, view.width, view.height)
-        seen = await staff.work.run(lambda: sessions.look_ahead(slide_id, rect0, view.mpp, client))
+        seen = await staff.work.run(lambda: views.look_ahead(slide_id, rect0, view.mpp, client))
         if not seen.ready:
             tasks.add_task(staff.ahead.run, seen.encode)
         return Ready(ready=seen.ready)

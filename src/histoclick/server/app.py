@@ -17,6 +17,7 @@ from histoclick.server.pages import add_page, add_sign
 from histoclick.server.security import LOCAL, Door
 from histoclick.server.sessions import Sessions
 from histoclick.server.threads import Staff
+from histoclick.server.views import Views
 from histoclick.server.wire import FormatInfo, Info, ModelInfo
 from histoclick.types import HistoclickError
 
@@ -54,7 +55,9 @@ def create_app(
     app.include_router(monai.router(engine, library))
     if sessions is not None:
         app.include_router(viewing.router(library, sessions, staff), prefix="/api")
-        app.include_router(annotating.router(sessions, staff, user), prefix="/api")
+        app.include_router(
+            annotating.router(sessions, Views(library, engine), staff, user), prefix="/api"
+        )
         add_page(app)
     else:
         add_sign(app)

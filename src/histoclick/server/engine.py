@@ -200,7 +200,9 @@ class Engine:
                 return
             kept.shelved = True
         with contextlib.suppress(HistoclickError):  # closing
-            self._worker.submit(Job(lambda: self._shelve(key, kept.encoded), Urgency.SHELVE))
+            job = Job(lambda: self._shelve(key, kept.encoded), Urgency.SHELVE)
+            if self._worker.submit(job) is job:  # there is too much to do: another time
+                kept.shelved = False
 
     def _unshelved(self, key: str) -> Any:
         if self._packer is None or self._shelf is None:
