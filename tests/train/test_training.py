@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,8 @@ from fakes import make_samples
 from histoclick import cli
 from histoclick.models import registry
 from histoclick.patches import write_patch_set
+from histoclick.train import training
+from histoclick.trajectory import trajectory
 from histoclick.types import Sample
 
 
@@ -109,6 +112,30 @@ def test_sessions_make_the_same_model_as_one(run, sets: tuple[Path, Path], tmp_p
     assert run(*words(sets, out), "--resume")[0] == 0
     one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
     assert all((one[name] == two[name]).all() for name in one)
+
+
+def test_a_validation_that_was_cut_goes_on(
+    run, sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def click(segmenter: object, sample: Sample, most: int) -> object:
+        asked.append(sample.id)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return trajectory(segmenter, sample, most)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "trajectory", click)
+    with suppress(KeyboardInterrupt):  # the command line may turn it into an exit code
+        run(*words(sets, tmp_path / "cut"))
+    assert not (tmp_path / "cut/card.toml").exists()
+    assert run(*words(sets, tmp_path / "cut"), "--resume")[0] == 0
+    cut, asked = asked, ["", ""]
+    assert run(*words(sets, tmp_path / "whole"))[0] == 0
+    assert cut[2:] == asked[3:]  # the first patch was not asked again
+    one, two = (registry.find(tmp_path / name)[0] for name in ("cut", "whole"))
+    assert one.measured[0] == two.measured[0]
+    assert one.sha256 == two.sha256
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import tomli_w
 import torch
 from accelerate import PartialState
 
-from histoclick import metrics
+from histoclick import files, metrics
 from histoclick.models import registry
 from histoclick.models.card import Card
 from histoclick.patches import PatchSet, open_patch_set
@@ -35,6 +35,7 @@ from histoclick.types import HistoclickError
 TARGET, MAX_CLICKS = 0.85, 20  # of validation: the first columns of the paper's tables
 WORK = "training"  # the folder inside of the model's, for everything but card and weights
 SLIDES = "slides.json"
+LOOKED = "looked.json"  # what the validation that is on its way has found so far
 PATIENCE = timedelta(days=1)  # of processes that wait for the one that encodes or validates
 
 
@@ -116,7 +117,7 @@ def train(
     measured: dict[str, Any] = {}
 
     def validate() -> tuple[float, float]:
-        found, iou = _measure(trainee, card, validation, order.validation_limit)
+        found, iou = _measure(trainee, card, validation, order.validation_limit, work / LOOKED)
         measured.update(found)
         return float(found["noc85"]), iou
 
@@ -197,23 +198,26 @@ def _stored(
 
 
 def _measure(
-    trainee: Trainee, base: Card, validation: Sequence[PatchSet], limit: int
+    trainee: Trainee, base: Card, validation: Sequence[PatchSet], limit: int, looked: Path
 ) -> tuple[dict[str, Any], float]:
     """NoC of the weights as they are now, by the deterministic user of the evaluation, and the mean
-    IoU over all clicks."""
+    IoU over all clicks. After an interruption it goes on with what ``looked`` holds."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         folder.mkdir()
-        trainee.save(folder, base).write(folder)
+        made = trainee.save(folder, base)
+        made.write(folder)
         device = str(next(trainee.net.parameters()).device)
         segmenter = registry.load(folder, device=device)
     patches = [patch for each in validation for patch in each]
     if limit and len(patches) > limit:
         patches = [patches[i * len(patches) // limit] for i in range(limit)]
-    ious = np.ones((len(patches), MAX_CLICKS))  # who stops early had the mask exactly right
-    for row, patch in zip(ious, patches, strict=True):
+    rows = _looked(looked, made.sha256)
+    for patch in patches[len(rows) :]:
         steps = [step.iou for step in trajectory(segmenter, patch.read(), MAX_CLICKS)]
-        row[: len(steps)] = steps
+        rows.append(steps + [1.0] * (MAX_CLICKS - len(steps)))  # the mask was exactly right
+        files.replace(looked, json.dumps({"weights": made.sha256, "ious": rows}).encode())
+    ious = np.array(rows)
     return {
         "dataset": ", ".join(each.name for each in validation),
         "patches": len(patches),
@@ -223,6 +227,14 @@ def _measure(
         },
         "nof85": metrics.nof(ious, TARGET, MAX_CLICKS),
     }, float(ious.mean())
+
+
+def _looked(path: Path, weights: str) -> list[list[float]]:
+    """The IoUs of patches that ``weights`` were validated on already."""
+    if not path.exists():
+        return []
+    held = json.loads(path.read_text(encoding="utf-8"))
+    return list(held["ious"]) if held["weights"] == weights else []
 
 
 def _card(
@@ -275,4 +287,5 @@ def _finish(trainee: Trainee, card: Card, out: Path, learnt: frozenset[str]) -> 
     (work / SLIDES).write_text(slides, encoding="utf-8")
     trainee.save(out, card).write(out)
     shutil.rmtree(work / "embeddings", ignore_errors=True)
+    (work / LOOKED).unlink(missing_ok=True)
     (work / FILE).unlink(missing_ok=True)
