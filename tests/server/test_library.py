@@ -118,6 +118,12 @@ def test_hidden_files_and_parts_of_slides_are_passed_over(tmp_path: Path) -> Non
     assert names(Library([tmp_path / ".git"])) == [("", "a.tif")]  # it was named
 
 
+def test_masks_beside_their_slides_are_no_slides(tmp_path: Path) -> None:
+    for name in ("case.tif", "case_mask.tif", "other_mask.tif"):
+        made_slide(tmp_path / "slides" / name, 64, 64, seed=len(name))
+    assert names(Library([tmp_path / "slides"])) == [("", "case.tif"), ("", "other_mask.tif")]
+
+
 def test_a_folder_of_dicom_files_is_one_slide(tmp_path: Path) -> None:
     (tmp_path / "single").mkdir()
     dicom_slide(tmp_path / "single" / "one.dcm", 48, 32)

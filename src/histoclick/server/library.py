@@ -25,6 +25,7 @@ SUFFIXES = frozenset(  # of files in folders that are tried; a file that is name
         *(".czi", ".png", ".jpg", ".jpeg", ".jp2", ".bmp"),
     )
 )
+MASK = "_mask"  # as CAMELYON16, PAIP2019 and the phantoms name them
 DICOM = ".dcm"
 MAX_SLIDES = 10_000
 MAX_VISITED = 200_000  # files that one look through the folders considers
@@ -255,7 +256,8 @@ class Library:
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files by their suffix and folders with DICOM files, by name; hidden ones are passed over."""
+    """Files by their suffix and folders with DICOM files, by name; hidden ones are passed over, and
+    masks beside their slides (``case_mask.tif`` of ``case.svs``)."""
     visited = 0
     for place, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -273,9 +275,12 @@ def _walk(root: Path) -> Iterator[tuple[Path, str]]:
         elif levels:  # one slide, as a rule
             above = here.parent.relative_to(root).as_posix() if folder else ""
             yield here, "" if above == "." else above
+        slides = {Path(name).stem for name in visible if Path(name).suffix.lower() in SUFFIXES}
         parts = {".vms", ".vmu"} & suffixes  # their pixels are pictures beside them
         for name in visible:
-            suffix = Path(name).suffix.lower()
+            suffix, stem = Path(name).suffix.lower(), Path(name).stem
+            if stem.endswith(MASK) and stem.removesuffix(MASK) in slides:
+                continue
             if suffix in SUFFIXES and not (parts and suffix in (".jpg", ".jpeg")):
                 yield here / name, folder
 
