@@ -163,6 +163,29 @@ def test_the_window_follows_the_clicks_and_leaves_no_seam(slide: Slide) -> None:
     assert (mask == round_one(x, y))[looked_at].all()
 
 
+def test_a_change_that_runs_out_of_the_window_is_for_the_click_in_it(slide: Slide) -> None:
+    upper, lower = Knowing(lambda x, y: y < 1150), Knowing(lambda x, y: y > 1450)
+    desk = Desk(slide, upper)
+    for x in range(1100, 2200, 256):
+        for y in range(800, 1900, 256):
+            desk.do(ClickOn(1 if desk.log else None, x, y, True, MPP))
+    before = desk.book.objects[1].shape
+    assert before is not None
+    desk.sight = lower  # now the model thinks otherwise, about the window of this click and beyond
+    desk.do(ClickOn(1, 1600, 1290, False, MPP))
+    window = desk.book.objects[1].window
+    grid = desk.book.objects[1].grid
+    assert window is not None
+    assert grid is not None
+    rect0 = grid.rect0(window)
+    assert rect0.y0 < 1150 < 1450 < rect0.y1  # both would change
+    assert desk.book.objects[1].shape.equals(before)
+    desk.do(ClickOn(1, 1600, 1460, True, MPP))
+    after = desk.book.objects[1].shape
+    assert after.covers(Point(1600, 1460))  # where it was asked for it
+    assert after.intersection(box(0, 0, 3200, 1152)).equals(before)
+
+
 def test_outlines_are_exact_in_level_0(slide: Slide) -> None:
     desk = Desk(slide)
     desk.do(ClickOn(None, 1600, 1200, True, MPP))

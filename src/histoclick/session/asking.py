@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from histoclick.session.actions import BoxAround, ClickOn, Stroke
@@ -53,8 +53,9 @@ class Asking:
 
     def answer(
         self, steps: Sequence[Step], item: Item, action: ClickOn | BoxAround, id_: str, sight: Sight
-    ) -> tuple[Item, Answer, dict[str, Any]]:
-        """The object after a click or box, the layer that the model made, and facts for the log.
+    ) -> tuple[Answer, dict[str, Any]]:
+        """What the model says to a click or box, and facts for the log: ``whole`` is whether all of
+        the answer became the object's mask.
 
         ``steps``: of the object so far. ``item``: ready to be worked on. ``id_``: of the event.
         Raises ``HistoclickError`` for what the model cannot do.
@@ -80,8 +81,10 @@ class Asking:
             "seconds": seconds,
             "quality": prediction.quality,
         }
-        answer = Answer.of(window, prediction.logits)
-        return asked.answered(answer, prediction.quality), answer, facts
+        answer = Answer.of(window, prediction.mask)
+        answered = asked.answered(answer, prediction.quality)
+        facts["whole"] = bool((answered.mask.crop(window) == prediction.mask).all())
+        return answer, facts
 
     def _previous(
         self, steps: Sequence[Step], asked: Item, window: Window, sight: Sight, encoded: Any
@@ -105,7 +108,7 @@ class Asking:
             first = steps[-run].item
             assert first is not None
             before = steps[-run - 1].item if len(steps) > run else None
-            base = None if before is None else _from_mask(_released(before, first), window)
+            base = None if before is None else _from_mask(before.at(*_at(first)), window)
             prediction = sight.predict(encoded, _prompt(first, window, sight), base)
             self._keep(steps[-run].event.id, prediction)
             known = run - 1
@@ -131,7 +134,7 @@ def _window(asked: Item, action: ClickOn | BoxAround, sight: Sight) -> Window:
     grid, side = _grid(asked), sight.window_px
     if isinstance(action, ClickOn):
         x, y = action.x / grid.scale_x, action.y / grid.scale_y
-        return grid.choose(asked.layers.windows(), x, y, side)
+        return grid.choose(asked.windows, x, y, side)
     middle_x = (action.x0 + action.x1) / 2 / grid.scale_x
     middle_y = (action.y0 + action.y1) / 2 / grid.scale_y
     return grid.centred(middle_x, middle_y, side)
@@ -175,10 +178,11 @@ def _in_clicks(first: Click, last: Click, window: Window) -> list[Click]:
 def _run(steps: Sequence[Step], asked: Item, window: Window, sight: Sight) -> int:
     """How many of the last steps are answers in this window, one going on from the other.
 
-    Strokes in the window end it: what they changed, no prediction remembers.
+    Strokes in the window end it, and answers that were taken in by parts: no prediction remembers
+    what became of the mask.
     """
     grid, count = _grid(asked), 0
-    strokes = [stroke.window(grid) for stroke in asked.layers.strokes]
+    strokes = [stroke.window(grid) for stroke in asked.strokes]
     if any(span and window.meet(span) for span in strokes):
         return 0
     for step in reversed(steps):
@@ -187,7 +191,7 @@ def _run(steps: Sequence[Step], asked: Item, window: Window, sight: Sight) -> in
             break
         if item.window != window or step.event.facts.get("model") != sight.model:
             break
-        if item.layers.strokes != asked.layers.strokes:
+        if item.strokes != asked.strokes or not step.event.facts.get("whole", False):
             break
         count += 1
     return min(count, LONGEST)
@@ -195,16 +199,12 @@ def _run(steps: Sequence[Step], asked: Item, window: Window, sight: Sight) -> in
 
 def _from_mask(item: Item, window: Window) -> Prediction | None:
     """The mask so far as something to go on from; nothing where nobody looked."""
-    grid = _grid(item)
-    if not item.layers.covers(window, grid):
-        return None
-    return Prediction.of_mask(item.layers.flattened(grid, window))
+    return Prediction.of_mask(item.mask.crop(window)) if item.covers(window) else None
 
 
-def _released(before: Item, after: Item) -> Item:
-    """``before`` without the strokes that the click after it took away."""
-    kept = tuple(each for each in before.layers.strokes if each in after.layers.strokes)
-    return replace(before, layers=replace(before.layers, strokes=kept))
+def _at(item: Item) -> tuple[Grid, float]:
+    assert item.mpp is not None
+    return _grid(item), item.mpp
 
 
 def check_stroke(stroke: Stroke) -> None:

@@ -219,7 +219,7 @@ class Book:
         action = self._placed(action, sight)
         item = self._ready(action)
         steps = self._steps.get(item.id, [])
-        _, answer, facts = self._asking.answer(steps, item, action, event.id, sight)
+        answer, facts = self._asking.answer(steps, item, action, event.id, sight)
         facts["object"] = item.id
         return replace(event, action=action, result=answer.to_bytes(), facts=facts)
 

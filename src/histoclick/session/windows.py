@@ -46,6 +46,13 @@ class Window:
         x1, y1 = min(self.x1, other.x1), min(self.y1, other.y1)
         return Window(x, y, x1 - x, y1 - y) if x < x1 and y < y1 else None
 
+    def within(self, other: Window) -> tuple[slice, slice]:
+        """Where it lies in an array of a window that holds it."""
+        return (
+            slice(self.y - other.y, self.y1 - other.y),
+            slice(self.x - other.x, self.x1 - other.x),
+        )
+
     def around(self, other: Window) -> Window:
         """The smallest that holds both."""
         x, y = min(self.x, other.x), min(self.y, other.y)
