@@ -52,7 +52,7 @@ def test_iou_through_the_browser_is_that_of_the_evaluation(
         assert (mask == step.prediction.mask).all()
         qualities.append(step.iou)
     assert len(set(qualities)) > CLICKS / 2
-    viewer.page.keyboard.press("Home")
+    viewer.press("Home")
     viewer.screenshot("all-clicks")
 
 
