@@ -69,7 +69,9 @@ def prepare(
     from histoclick.crew import preloaded
 
     count = workers or processors()
-    context = preloaded("histoclick.cli", "histoclick.prepare") if count > 1 and ray is None else None
+    context = (
+        preloaded("histoclick.cli", "histoclick.prepare") if count > 1 and ray is None else None
+    )
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
@@ -82,7 +84,10 @@ def prepare(
         chosen, 10 / magnification, patch_size, stride, object_fraction, tissue_fraction, mpp, icc
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with make_crew(recipe, workers, ray, context) as crew, Bars(*columns, TimeRemainingColumn()) as bars:
+    with (
+        make_crew(recipe, workers, ray, context) as crew,
+        Bars(*columns, TimeRemainingColumn()) as bars,
+    ):
         by_slide, by_place = (
             bars.add_task("slides", total=None),
             bars.add_task("places", total=None),

@@ -184,8 +184,8 @@ class Item:
             x, y = self.clicks[-1].x / grid.scale_x, self.clicks[-1].y / grid.scale_y
             column, row = int(x) - window.x, int(y) - window.y
             click = min(max(column, 0), window.width - 1), min(max(row, 0), window.height - 1)
-        trust = trusted(known, grid, window)
-        return merged(mask.crop(window), said, trust, beyond, click)
+        own, trust = trusted((window,), grid, window), trusted(known, grid, window)
+        return merged(mask.crop(window), said, own, trust, beyond, click)
 
 
 def _based(base: Base | None, grid: Grid) -> SparseMask:

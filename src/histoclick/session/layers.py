@@ -128,18 +128,21 @@ def extent(shape: shapely.Geometry, grid: Grid) -> Window | None:
 def merged(
     before: Mask,
     said: Mask,
+    own: NDArray[np.float32],
     trust: NDArray[np.float32],
     beyond: Mask,
     click: tuple[int, int] | None,
 ) -> Mask:
     """A window's mask after an answer; all arrays but ``beyond`` are of its shape, (h, w).
 
-    ``before``, ``said``: bool. ``trust``: float32, how far other windows were from their borders
-    there, 1 well inside, 0 where none looked (see ``trusted``). ``beyond``: (h, w) bool, pixels at
-    the window's border behind which others have looked. ``click``: column and row, if in it.
+    ``before``, ``said``: bool. ``own``, ``trust``: float32, how far this window and others are from
+    their borders there, 1 well inside, 0 where none looked (see ``trusted``). ``beyond``: (h, w)
+    bool, pixels at the window's border behind which others have looked. ``click``: column and row,
+    if in it.
 
     A piece of change stays undone if it reaches ``beyond`` and other windows saw it well, unless
-    the click lies in it or it reaches into what nobody had looked at.
+    the click lies in it, it reaches into what nobody had looked at, or it adds to the object and
+    the click does so too.
     """
     changed = before != said
     if not (changed & beyond).any():
@@ -155,6 +158,10 @@ def merged(
         undone[piece[click[1], click[0]]] = False
     undone[0] = False  # what did not change
     result: Mask = np.where(undone[piece], before, said)
+    if click is not None and said[click[1], click[0]]:
+        # Who asks for more gets it, but for what is at the very border: without this, objects that
+        # are larger than a window take many more clicks.
+        result |= said & (own > 0.5)
     return result
 
 
