@@ -34,6 +34,7 @@ CLICKS = 12
 
 
 def main() -> None:
+    """Draw, serve, click, take the picture."""
     with tempfile.TemporaryDirectory() as place:
         slides = Path(place) / "slides"
         slide = write_phantom_slides(slides, 1, seed=3, width=SIDE, height=SIDE, mpp=MPP)[0]
@@ -41,8 +42,10 @@ def main() -> None:
         slide.with_name(f"{slide.stem}_mask.tif").unlink()
         store = Path(place) / "a.sqlite"
         server = subprocess.Popen(
-            [sys.executable, "-m", "histoclick", "annotate", slides, "--no-browser"]
-            + ["--port", str(PORT), "--store", store]
+            [
+                *(sys.executable, "-m", "histoclick", "annotate", slides, "--no-browser"),
+                *("--port", str(PORT), "--store", store),
+            ]
         )
         try:
             with sync_playwright() as tools:
