@@ -5,6 +5,8 @@
 The plain loop shows the same network fixed tensors: it encodes, answers two clicks without gradient
 and a third with it, takes the loss and steps Adam. Ours does what ``histoclick train`` does, with
 drawn crops, augmentation, simulated users and log. Each is run in a process of its own, in turn.
+What keeping a frozen encoder's answers gains is ours with them over ours without; the decoder
+behind ViT-B is the one behind MobileSAM's encoder, so its gain is taken from that one's steps.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from histoclick.datasets.phantom import phantom_patch
 from histoclick.machine import describe
 from histoclick.models import registry
+from histoclick.models.sam import network
 from histoclick.train.embeddings import embed
 from histoclick.train.families import start
 from histoclick.train.grading import detached
@@ -44,8 +48,10 @@ MEMBERS = (
     ("sam", "vit_t", "ie-md", False),
     ("sam", "vit_t", "whole", False),
     ("sam", "vit_t", "refine", True),
+    ("sam", "vit_t", "refine", False),
+    ("sam", "vit_b", "md", False),
 )
-STEPS, BATCH = 3, 2
+STEPS, BATCH = 2, 2
 SEED = 94  # with which all users click twice before the graded click, as in the plain loop
 
 
@@ -64,6 +70,23 @@ def one(kind: str, family: str, architecture: str, scenario: str, stored: bool) 
         seconds = run(trainee, scenario, samples, settings, Path(place), stored)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([BATCH / seconds, peak]))
+
+
+def attention(kind: str) -> None:
+    """A child: seconds and peak memory in MB of the paper's self-attention over 64x64 places of two
+    images, forward and backward; ``math``: with the scores written down."""
+    torch.set_num_threads(1)
+    decoder = network.assemble(network.VARIANTS["vit_t"], refine=True).mask_decoder
+    maps, where = torch.randn(2, 256, 64, 64, requires_grad=True), torch.randn(1, 256, 64, 64)
+    kernels = [SDPBackend.MATH] if kind == "math" else [SDPBackend.FLASH_ATTENTION]
+    seconds = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        with sdpa_kernel(kernels):
+            decoder.attention(maps, where).sum().backward()
+        seconds.append(time.perf_counter() - begin)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([statistics.median(seconds[1:]), peak]))
 
 
 def ours(
@@ -121,15 +144,36 @@ def plain(
     return statistics.median(seconds[1:])
 
 
+def measured(*words: str) -> list[float]:
+    """What a child prints at its end."""
+    command = [sys.executable, __file__, "--child", *words]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def gains(speeds: dict[tuple[str, str, bool], float]) -> list[str]:
+    """What keeping the encoder's answers gains, one sentence a line."""
+    return [
+        f"`{scenario}` of {architecture} with its encoder's answers kept is "
+        f"{speeds['vit_t', scenario, True] / speeds[architecture, scenario, False]:.1f} times as "
+        "fast as encoding each time.\n"
+        for architecture, scenario in (("vit_t", "md"), ("vit_b", "md"), ("vit_t", "refine"))
+    ]
+
+
 def main() -> None:
     """Every member, ours and plain in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--child", nargs=5)
     options = parser.parse_args()
     if options.child:
         kind, family, architecture, scenario, stored = options.child
+        if family == "attention":
+            attention(kind)
+            return
         one(kind, family, architecture, scenario, stored == "True")
         return
     lines = [
@@ -137,28 +181,36 @@ def main() -> None:
         "| ratio | our peak memory, MB | plain, MB |",
         "|---|---|---|---:|---:|---:|---:|---:|",
     ]
+    speeds: dict[tuple[str, str, bool], float] = {}
     for member in MEMBERS:
         found: dict[str, list[list[float]]] = {"ours": [], "plain": []}
         for _ in range(options.rounds):
             for kind, results in found.items():
-                words = [sys.executable, __file__, "--child", kind, *map(str, member)]
-                done = subprocess.run(words, check=True, capture_output=True, text=True)
-                results.append(json.loads(done.stdout.splitlines()[-1]))
+                results.append(measured(kind, *map(str, member)))
         (a, memory), (b, other) = (np.median(found[kind], axis=0) for kind in ("ours", "plain"))
         ratio = statistics.median(
             x[0] / y[0] for x, y in zip(found["ours"], found["plain"], strict=True)
         )
         family, architecture, scenario, stored = member
+        speeds[architecture, scenario, stored] = a
         lines.append(
             f"| {family} {architecture} | {scenario} | {'yes' if stored else 'no'} | {a:.3f} "
             f"| {b:.3f} | {ratio:.2f} | {memory:.0f} | {other:.0f} |"
         )
         print(lines[-1], flush=True)
+    (fused, small), (spelled, large) = (
+        measured(kind, "attention", "", "", "") for kind in ("fused", "math")
+    )
+    told = (
+        "The self-attention of the paper's decoder over 64x64 places, two images, forward and "
+        f"backward: fused {fused:.2f} s and {small:.0f} MB for the process, with the scores "
+        f"written down {spelled:.2f} s and {large:.0f} MB."
+    )
     text = (
         f"# Training\n\nSteps of {BATCH} patches of 400 px with two clicks before the graded one, "
-        f"one thread, {options.rounds} rounds in turn, medians: see [training.py](training.py). "
+        f"one thread, {options.rounds} round(s) in turn, medians: see [training.py](training.py). "
         f"{describe().get('processor', '')}, busy with other work.\n\n"
-    ) + "\n".join(lines)
+    ) + "\n".join([*lines, "", *gains(speeds), told])
     if options.report:
         options.report.write_text(text + "\n", encoding="utf-8")
 
