@@ -23,6 +23,9 @@ COMMANDS = (
     ("models", "show"),
     ("models", "import"),
     ("models", "random"),
+    ("annotate",),
+    ("serve",),
+    ("replay",),
     ("doctor",),
 )
 
