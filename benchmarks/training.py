@@ -201,8 +201,9 @@ def main() -> None:
         )
         family, architecture, scenario, stored = member
         speeds[architecture, scenario, stored] = a
+        name = f"{family} {architecture}".strip()
         lines.append(
-            f"| {f'{family} {architecture}'.strip()} | {scenario} | {'yes' if stored else 'no'} | {a:.3f} "
+            f"| {name} | {scenario} | {'yes' if stored else 'no'} | {a:.3f} "
             f"| {b:.3f} | {ratio:.2f} | {memory:.0f} | {other:.0f} |"
         )
         print(lines[-1], flush=True)
