@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from histoclick.models import registry
+from histoclick.models.clickmaps import pack
 from histoclick.train.families import start
 from histoclick.train.families.sam import SCENARIOS
 from histoclick.train.grading import Grading
 from histoclick.train.settings import Settings, read_settings
 from histoclick.train.trainee import Trainee
-from histoclick.types import HistoclickError
+from histoclick.types import Click, HistoclickError, Prompt
 from trainees import CROP, base, make
 
 MEMBERS = [
@@ -108,6 +110,34 @@ def test_what_was_saved_predicts_as_a_model(
     for name, value in trainee.net.state_dict().items():
         other = again.net.state_dict()[name]
         torch.testing.assert_close(other, value, atol=2e-3, rtol=2e-3)  # denseclick stores halves
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "side", "tolerance"),
+    [  # of the range of the logits; what is not of the input's size is resized in two ways
+        ("denseclick", "", 448, 1e-5),
+        ("sam", "vit_t-refine", CROP, 0.05),
+    ],
+)
+def test_it_learns_what_its_segmenter_will_be_asked(
+    family: str, architecture: str, side: int, tolerance: float
+) -> None:
+    """Where clicks are, what the memory is: of families whose segmenters neither zoom nor flip."""
+    card, folder = registry.find(base(family, architecture))
+    trainee, segmenter = start(card, folder, "whole", side), registry.load(folder)
+    trainee.train("whole", learning=False)
+    levels = (batch(1)[0][0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    image = np.asarray(cv2.resize(cv2.GaussianBlur(levels, (9, 9), 2), (side, side)), np.uint8)
+    seen = trainee.encode(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+    encoded = segmenter.encode(image)
+    prompt, prediction, answer = Prompt(), None, None
+    for x, y, positive in ((30, 20, True), (70, 61, False), (12, 45, True)):
+        prompt = prompt.add(Click(x * side // CROP, y * side // CROP, positive))
+        prediction = segmenter.predict(encoded, prompt, prediction)
+        with torch.no_grad():
+            answer = trainee.answer(seen, pack(prompt.clicks), answer)
+        logits = answer.logits[0, 0].numpy()
+        assert np.abs(logits - prediction.logits).max() < tolerance * np.ptp(logits)
 
 
 @pytest.mark.parametrize(("family", "architecture", "scenario"), MEMBERS)
