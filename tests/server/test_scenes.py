@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histoclick.server.scenes import cut_off, first, wider
+from histoclick.server.scenes import ROOM, corners, cut_off, fit, whole, wider
 from histoclick.session.windows import Window
 from histoclick.types import RGB8, Click
 
@@ -32,16 +32,26 @@ def inside(scene: Blank, window: Window) -> bool:
 
 
 @given(width=sizes, height=sizes, points=st.lists(shares, min_size=1, max_size=5))
-def test_the_first_window_holds_all_points_and_is_no_larger_than_needed(
+def test_a_window_that_fits_holds_all_points_and_is_no_larger_than_needed(
     width: int, height: int, points: list[tuple[float, float]]
 ) -> None:
     scene = Blank(width, height)
     places = [(x * width, y * height) for x, y in points]
-    window = first(scene, places, 256)
+    window = fit(scene, places, 256)
     assert inside(scene, window)
-    assert all(window.holds(x, y) for x, y in places)
-    if len(places) == 1:
-        assert max(window.width, window.height) <= 320
+    xs, ys = zip(*places, strict=True)
+    side = max(256, ROOM * max(max(xs) - min(xs), max(ys) - min(ys)))
+    assert max(window.width, window.height) <= 1.25 * (side + 1)
+    for x, y in places:
+        assert window.x <= x <= window.x1
+        assert window.y <= y <= window.y1
+
+
+def test_the_box_around_a_mask() -> None:
+    mask = np.zeros((20, 30), np.bool_)
+    assert corners(mask, Window(5, 6, 30, 20)) == []
+    mask[3:8, 10] = True
+    assert corners(mask, Window(5, 6, 30, 20)) == [(15, 9), (16, 14)]
 
 
 @given(width=sizes, height=sizes, point=shares, mark=shares, side=st.sampled_from([64, 100, 447]))
@@ -53,9 +63,9 @@ def test_wider_windows_hold_the_one_before_and_end_with_everything(
     side: int,
 ) -> None:
     scene = Blank(width, height)
-    window = first(scene, [(point[0] * width, point[1] * height)], side)
+    window = fit(scene, [(point[0] * width, point[1] * height)], side)
     for _ in range(10):
-        if (window.width, window.height) == (width, height):
+        if window == whole(scene):
             return
         mask = np.zeros((window.height, window.width), np.bool_)
         mask[int(mark[1] * window.height), int(mark[0] * window.width)] = True

@@ -11,12 +11,23 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from histoclick.server.engine import Engine, nbytes_of
-from histoclick.server.scenes import Scene, cut_off, first, wider
+from histoclick.server.frames import (
+    corners_of,
+    cut,
+    filled,
+    holds,
+    in_clicks,
+    middle,
+    moved,
+    part,
+    shifted,
+    within,
+)
+from histoclick.server.scenes import Scene, corners, cut_off, fit, whole, wider
 from histoclick.session.windows import Window
 from histoclick.types import Box, Click, HistoclickError, Logits, Mask, Prediction, Prompt
 
@@ -40,9 +51,29 @@ class _Asked:
     """``clicks``: in px of the scene, in the order in which the model was told them."""
 
     scene: str
-    window: Window
     box: Box | None
     clicks: tuple[Click, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Where the model looked, and what it said; the box cuts the mask of a model without boxes."""
+
+    window: Window
+    prediction: Prediction
+    cut_to: Box | None
+
+    @property
+    def mask(self) -> Mask:
+        mask = self.prediction.mask
+        return mask if self.cut_to is None else mask & filled(self.cut_to, self.window)
+
+    def carried(self, window: Window) -> Prediction:
+        """The mask as something to go on from in another window."""
+        carried = np.zeros((window.height, window.width), np.bool_)
+        if (both := self.window.meet(window)) is not None:
+            carried[part(both, window)] = self.mask[part(both, self.window)]
+        return Prediction.of_mask(carried)
 
 
 class Conversations:
@@ -55,7 +86,7 @@ class Conversations:
         self._engine = engine
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._known: OrderedDict[_Asked, tuple[Prediction, int]] = OrderedDict()
+        self._known: OrderedDict[_Asked, tuple[_Look, int]] = OrderedDict()
         self._bytes = 0
 
     @property
@@ -69,93 +100,115 @@ class Conversations:
         Clicks outside the scene are left out, a box is cut to it. Raises ``HistoclickError`` for
         too many clicks.
         """
-        inside = [click for click in clicks if _holds(scene, click)]
+        inside = [click for click in clicks if holds(scene, click)]
         if len(inside) > MAX_CLICKS:
             raise HistoclickError(f"{len(inside)} points are too many; give at most {MAX_CLICKS}")
-        box = None if box is None else _cut(box, scene)
+        box = None if box is None else cut(box, scene)
         if box is None and not any(click.positive for click in inside):
             return None
-        past = self._past(scene.key, inside, box)
-        told = past.clicks if past else ()
+        told, look = self._past(scene.key, inside, box)
+        if look is None and box is not None:
+            look = self._boxed(scene, box)
+            self._keep(_Asked(scene.key, box, ()), look)
         new = Counter(inside) - Counter(told)
-        order = (*told, *sorted(new.elements(), key=lambda click: not click.positive))
-        points = [(click.x + 0.5, click.y + 0.5) for click in order if click.positive]
-        if box is not None:
-            points += [(box.x0, box.y0), (box.x1 + 1, box.y1 + 1)]
-        # What was looked at before is looked at again, unless a new click lies outside.
-        if past is not None and all(past.window.holds(*point) for point in points):
-            window = past.window
-        else:
-            window = first(scene, points, self._engine.window_px)
-        while True:
-            within = tuple(c for c in order if window.holds(c.x + 0.5, c.y + 0.5))
-            prediction = self._told(scene, _Asked(scene.key, window, box, within))
-            mask = prediction.mask
-            if box is not None and not self._engine.boxes:
-                mask = mask & _filled(box, window)
-            if not cut_off(scene, window, mask, _moved(within, window)):
-                return Answer(mask, window, quality(prediction), len(within))
-            window = wider(scene, window, mask)
+        for click in sorted(new.elements(), key=lambda click: not click.positive):
+            told = (*told, click)
+            look = self._next(scene, told, box, look)
+            self._keep(_Asked(scene.key, box, told), look)
+        assert look is not None
+        return Answer(look.mask, look.window, quality(look.prediction), len(told))
 
-    def _told(self, scene: Scene, asked: _Asked) -> Prediction:
-        """The model's answer to the last click, all others told before in their order."""
-        done = len(asked.clicks)
-        while (before := self._recall(asked, done)) is None and done > 0:
-            done -= 1
-        if before is not None and done == len(asked.clicks):
+    def _next(
+        self, scene: Scene, clicks: tuple[Click, ...], box: Box | None, before: _Look | None
+    ) -> _Look:
+        """The answer to the last click, all others told before."""
+        newest = clicks[-1]
+        if before is None:
+            look = self._look(scene, clicks, box, whole(scene), None)
+        elif before.window.holds(*middle(newest)):
+            look = self._look(scene, clicks, box, before.window, before.prediction)
+        elif newest.positive:
+            window = self._fit(scene, clicks, box, before)
+            look = self._look(scene, clicks, box, window, before.carried(window))
+        else:  # far from the object
             return before
-        window = asked.window
-        key = f"sent {asked.scene} {window.x},{window.y},{window.width},{window.height}"
+        again = False
+        while True:
+            if cut_off(scene, look.window, look.mask, moved(clicks, look.window)):
+                window = wider(scene, look.window, look.mask)
+            elif again:
+                return look
+            else:
+                window = self._fit(scene, clicks, box, look)
+                now = max(look.window.width, look.window.height)
+                if 2 * max(window.width, window.height) > now:
+                    return look
+            again = True
+            look = self._look(scene, clicks, box, window, look.carried(window))
+
+    def _fit(self, scene: Scene, clicks: Sequence[Click], box: Box | None, look: _Look) -> Window:
+        """A window around the object and what was said of it."""
+        points = [middle(click) for click in clicks if click.positive]
+        points += corners(look.mask, look.window)
+        return fit(scene, points + corners_of(box), self._engine.window_px)
+
+    def _look(
+        self,
+        scene: Scene,
+        clicks: Sequence[Click],
+        box: Box | None,
+        window: Window,
+        previous: Prediction | None,
+    ) -> _Look:
+        """What the model says to all clicks in a window and a box, going on from ``previous``."""
+        key = f"sent {scene.key} {window.x},{window.y},{window.width},{window.height}"
         encoded = self._engine.embedding(key, lambda: scene.part(window))
-        clicks = _moved(asked.clicks, window)
-        box: Box | None = None
-        lead: tuple[Click, ...] = ()
-        if asked.box is not None and self._engine.boxes:
-            box = _shifted(asked.box, window)
-        elif asked.box is not None:
-            lead = _in_clicks(_shifted(asked.box, window), window)
-        if before is None and asked.box is not None:
-            before = self._boxed(encoded, asked.box, box, lead, window)
-            self._keep(asked, 0, before)
-        for count in range(done + 1, len(clicks) + 1):
-            before = self._engine.predict(encoded, Prompt((*lead, *clicks[:count]), box), before)
-            self._keep(asked, count, before)
-        assert before is not None
-        return before
+        local = tuple(c for c in moved(clicks, window) if within(c, window))
+        if box is None:
+            return _Look(window, self._engine.predict(encoded, Prompt(local), previous), None)
+        shown = shifted(box, window)
+        if self._engine.boxes:
+            prompt = Prompt(local, shown)
+            return _Look(window, self._engine.predict(encoded, prompt, previous), None)
+        stand_ins = in_clicks(shown, window)
+        if previous is not None:
+            prompt = Prompt((*stand_ins, *local))
+            return _Look(window, self._engine.predict(encoded, prompt, previous), box)
+        prediction = Prediction.of_mask(filled(box, window))
+        for count in range(1, len(stand_ins) + 1):
+            prediction = self._engine.predict(encoded, Prompt(stand_ins[:count]), prediction)
+        return _Look(window, prediction, box)
 
-    def _boxed(
-        self, encoded: Any, asked: Box, box: Box | None, lead: tuple[Click, ...], window: Window
-    ) -> Prediction:
-        """The answer to a box alone: as ``box``, or as the clicks ``lead`` that stand for it."""
-        if box is not None:
-            return self._engine.predict(encoded, Prompt((), box), None)
-        prediction = Prediction.of_mask(_filled(asked, window))
-        for count in range(1, len(lead) + 1):
-            prediction = self._engine.predict(encoded, Prompt(lead[:count]), prediction)
-        return prediction
+    def _boxed(self, scene: Scene, box: Box) -> _Look:
+        """The answer to a box alone, which says already how large the object is."""
+        window = fit(scene, corners_of(box), self._engine.window_px)
+        look = self._look(scene, (), box, window, None)
+        while cut_off(scene, look.window, look.mask, ()):
+            look = self._look(scene, (), box, wider(scene, look.window, look.mask), None)
+        return look
 
-    def _past(self, scene: str, clicks: Sequence[Click], box: Box | None) -> _Asked | None:
-        """What was asked before and is part of this: most of it, most recently."""
+    def _past(
+        self, scene: str, clicks: Sequence[Click], box: Box | None
+    ) -> tuple[tuple[Click, ...], _Look | None]:
+        """What was asked before and is part of this (most of it, most recently), and the answer."""
         wanted = Counter(clicks)
         with self._lock:
-            asked = [each for each in self._known if each.scene == scene and each.box == box]
-        alike = [each for each in reversed(asked) if Counter(each.clicks) <= wanted]
-        return max(alike, key=lambda each: len(each.clicks), default=None)
+            alike = [
+                asked
+                for asked in reversed(self._known)
+                if asked.scene == scene and asked.box == box and Counter(asked.clicks) <= wanted
+            ]
+            best = max(alike, key=lambda asked: len(asked.clicks), default=None)
+            if best is None:
+                return (), None
+            self._known.move_to_end(best)
+            return best.clicks, self._known[best][0]
 
-    def _recall(self, asked: _Asked, count: int) -> Prediction | None:
-        key = _Asked(asked.scene, asked.window, asked.box, asked.clicks[:count])
+    def _keep(self, asked: _Asked, look: _Look) -> None:
+        size = nbytes_of(look.prediction)
         with self._lock:
-            if key not in self._known:
-                return None
-            self._known.move_to_end(key)
-            return self._known[key][0]
-
-    def _keep(self, asked: _Asked, count: int, prediction: Prediction) -> None:
-        key = _Asked(asked.scene, asked.window, asked.box, asked.clicks[:count])
-        size = nbytes_of(prediction)
-        with self._lock:
-            self._bytes += size - self._known.pop(key, (None, 0))[1]
-            self._known[key] = prediction, size
+            self._bytes += size - self._known.pop(asked, (None, 0))[1]
+            self._known[asked] = look, size
             while self._bytes > self._max_bytes and len(self._known) > 1:
                 self._bytes -= self._known.popitem(last=False)[1][1]
 
@@ -176,53 +229,3 @@ def stability(logits: Logits, offset: float) -> float:
     """IoU of the masks at two thresholds, ``offset`` above and below that of the mask; 0..1."""
     larger = np.count_nonzero(logits > -offset)
     return float(np.count_nonzero(logits > offset) / larger) if larger else 0.0
-
-
-def _holds(scene: Scene, click: Click) -> bool:
-    return -0.5 <= click.x < scene.width - 0.5 and -0.5 <= click.y < scene.height - 0.5
-
-
-def _cut(box: Box, scene: Scene) -> Box | None:
-    """The part of a box inside of the scene."""
-    x0, y0 = max(box.x0, 0.0), max(box.y0, 0.0)
-    x1, y1 = min(box.x1, scene.width - 1.0), min(box.y1, scene.height - 1.0)
-    return Box(x0, y0, x1, y1) if x0 <= x1 and y0 <= y1 else None
-
-
-def _moved(clicks: Sequence[Click], window: Window) -> tuple[Click, ...]:
-    """In the frame of a window."""
-    return tuple(Click(c.x - window.x, c.y - window.y, c.positive) for c in clicks)
-
-
-def _shifted(box: Box, window: Window) -> Box:
-    """In the frame of a window, which may be smaller than the box."""
-    return Box(
-        min(max(box.x0 - window.x, 0.0), window.width - 1.0),
-        min(max(box.y0 - window.y, 0.0), window.height - 1.0),
-        min(max(box.x1 - window.x, 0.0), window.width - 1.0),
-        min(max(box.y1 - window.y, 0.0), window.height - 1.0),
-    )
-
-
-def _filled(box: Box, window: Window) -> Mask:
-    """(H, W) bool of a window: the pixels of a box in px of the scene."""
-    mask = np.zeros((window.height, window.width), np.bool_)
-    rows = slice(max(round(box.y0) - window.y, 0), max(round(box.y1) + 1 - window.y, 0))
-    columns = slice(max(round(box.x0) - window.x, 0), max(round(box.x1) + 1 - window.x, 0))
-    mask[rows, columns] = True
-    return mask
-
-
-def _in_clicks(box: Box, window: Window) -> tuple[Click, ...]:
-    """A box for a model that has only clicks: its middle is object, and what is beyond the middle
-    of each side is not. On top of a mask that fills the box this did best of nine ways on 25
-    objects (mean IoU 0.69; the filled box 0.60, the same clicks without it 0.35)."""
-    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
-    away = 2 + 0.05 * max(box.x1 - box.x0, box.y1 - box.y0)
-    beyond = (box.x0 - away, y), (box.x1 + away, y), (x, box.y0 - away), (x, box.y1 + away)
-    inside = [
-        Click(px, py, False)
-        for px, py in beyond
-        if 0 <= px <= window.width - 1 and 0 <= py <= window.height - 1
-    ]
-    return (Click(x, y), *inside)

@@ -1,13 +1,16 @@
 """What other programs show a model, and in which part of it the model looks.
 
-A view of 2,500 px squeezed into the 448 px that a model sees would cost all detail. So the model
-looks at a window around the clicks, at the resolution of the view, which the user chose; where the
-object runs out of the window, the window doubles, until it shows the whole object or all there is.
-First windows lie on a lattice, so that the next object nearby needs no new encoding.
+First at all of it: the user chose the view, and one encoding serves all objects in it. But a view
+of 2,500 px squeezed into the 448 px that a model sees has lost its detail; so where the object
+needs half of it or less, the model looks again at a window around the object, going on from what it
+said, and where the object then runs out of the window, at a wider one. On mosaics of 1,600 px of
+real patches this was better at every number of clicks than windows around the clicks alone (IoU
+after 1 click 0.50 and 0.31, after 8 clicks 0.84 and 0.81) and than all of the view (0.49, 0.75).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +21,8 @@ from histoclick.session.windows import Grid, Window
 from histoclick.types import RGB8, Click, Mask
 
 Point = tuple[float, float]  # x, y
+
+ROOM = 1.5  # side of a window, in sides of the object
 
 
 class Scene(Protocol):
@@ -39,30 +44,36 @@ class Scene(Protocol):
         ...
 
 
-def first(scene: Scene, points: Sequence[Point], side: int) -> Window:
-    """Where to look for an object around ``points``, pixel-corner px.
+def whole(scene: Scene) -> Window:
+    """All there is."""
+    return Window(0, 0, scene.width, scene.height)
 
-    The smallest window that has them all well inside; ``side``: the least, what the model sees at
-    once, px.
-    """
-    grid = Grid(scene.width, scene.height, 1, 1)
+
+def fit(scene: Scene, points: Sequence[Point], least: int) -> Window:
+    """A window around ``points``, pixel-corner px, with ``ROOM`` to spare, and ``least`` px wide at
+    least where there is as much."""
     xs, ys = zip(*points, strict=True)
+    side = max(least, math.ceil(ROOM * max(max(xs) - min(xs), max(ys) - min(ys))))
     x, y = (min(xs) + max(xs)) / 2, (min(ys) + max(ys)) / 2
-    while True:
-        window = grid.nearest(x, y, side)
-        everything = (window.width, window.height) == (scene.width, scene.height)
-        if everything or all(grid.is_inner(window, *point, side) for point in points):
-            return window
-        side *= 2
+    return Grid(scene.width, scene.height, 1, 1).centred(x, y, side)
+
+
+def corners(mask: Mask, window: Window) -> list[Point]:
+    """Of the box around a mask, (H, W) bool of the window; pixel-corner px of the scene."""
+    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(xs):
+        return []
+    x, y = window.x, window.y
+    return [(x + int(xs[0]), y + int(ys[0])), (x + int(xs[-1]) + 1, y + int(ys[-1]) + 1)]
 
 
 def wider(scene: Scene, window: Window, mask: Mask) -> Window:
     """Where to look next for an object that runs out of a window: twice as wide, around what there
     is of it. ``mask``: (H, W) bool of the window."""
-    xs, ys = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    x, y = window.x + (xs[0] + xs[-1] + 1) / 2, window.y + (ys[0] + ys[-1] + 1) / 2
+    (x0, y0), (x1, y1) = corners(mask, window)
     side = 2 * max(window.width, window.height)
-    return Grid(scene.width, scene.height, 1, 1).centred(float(x), float(y), side)
+    grid = Grid(scene.width, scene.height, 1, 1)
+    return grid.centred((x0 + x1) / 2, (y0 + y1) / 2, side)
 
 
 def cut_off(scene: Scene, window: Window, mask: Mask, clicks: Sequence[Click]) -> bool:
