@@ -129,8 +129,9 @@ def fit(
                 decay = min(settings.ema, (1 + progress.step) / (10 + progress.step))
                 follow(average, learning, decay)
                 now = time.monotonic()
+                took = now - last
                 seconds, stop = agreed(
-                    accelerator, progress.seconds + now - last, now - began >= session_s
+                    accelerator, progress.seconds + took, now - began >= session_s
                 )
                 progress.seconds = seconds
                 if log:
@@ -139,7 +140,7 @@ def fit(
                 seen(progress, loss)
                 look()
                 last = time.monotonic()  # looking is no training
-                if stop or last - saved >= machine.save_every_s:
+                if stop or last - saved + took >= machine.save_every_s:  # before it is too late
                     save()
                     saved = last
                 if stop:
