@@ -426,6 +426,7 @@ def test_the_page_for_people(knowing) -> None:
         assert page.status_code == 200
         assert "It works" in page.text
         assert "http://testserver/sam/" in page.text
+        assert "http://testserver/t/TOKEN/sam/" in page.text
         assert "<script" not in page.text
 
 

@@ -6,7 +6,6 @@ Label does besides (training, active learning, a store of labels) is answered wi
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -235,21 +234,8 @@ def _masked(
     png = cv2.imencode(".png", mask)[1].tobytes()
     if output == "image":
         return Response(png, media_type="image/png")
-    boundary = "histoclick-answer"
-    parts = (
-        ('form-data; name="params"', "application/json", json.dumps(facts).encode()),
-        ('form-data; name="image"; filename="mask.png"', "image/png", png),
-    )
-    body = b"".join(
-        f"--{boundary}\r\nContent-Disposition: {name}\r\nContent-Type: {kind}\r\n\r\n".encode()
-        + data
-        + b"\r\n"
-        for name, kind, data in parts
-    )
-    return Response(
-        body + f"--{boundary}--\r\n".encode(),
-        media_type=f"multipart/form-data; boundary={boundary}",
-    )
+    body, kind = monaireplies.both(facts, png)
+    return Response(body, media_type=kind)
 
 
 def _written(reply: Reply, output: str) -> Response:

@@ -117,6 +117,22 @@ def plain(reply: Reply) -> dict[str, Any]:
     }
 
 
+def both(facts: dict[str, Any], png: bytes) -> tuple[bytes, str]:
+    """Facts and the PNG of a mask as one multipart body, and its media type."""
+    boundary = "histoclick-answer"
+    parts = (
+        ('form-data; name="params"', "application/json", json.dumps(facts).encode()),
+        ('form-data; name="image"; filename="mask.png"', "image/png", png),
+    )
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: {name}\r\nContent-Type: {kind}\r\n\r\n".encode()
+        + data
+        + b"\r\n"
+        for name, kind, data in parts
+    )
+    return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
 def _points(ring: Any) -> list[list[int]]:
     """(x, y, 0) of all vertices; the first one is not repeated."""
     xy = np.rint(shapely.get_coordinates(ring)[:-1]).astype(np.int64)

@@ -54,7 +54,7 @@ def router(engine: Engine) -> APIRouter:
     @routes.get("/sam/", response_class=HTMLResponse)
     def page(request: Request) -> HTMLResponse:
         """For people: whether it works, and what to enter in QuPath."""
-        return selftest.page(engine, talk, str(request.base_url))
+        return selftest.page(engine, str(request.base_url))
 
     @routes.post("/sam", include_in_schema=False)
     @routes.post("/sam/", response_model=list[Feature])

@@ -20,6 +20,7 @@ from histoclick.metrics import iou
 from histoclick.server.conversations import Conversations
 from histoclick.server.engine import Busy, Engine
 from histoclick.server.features import outlines
+from histoclick.server.security import IN_PATH
 from histoclick.server.uploads import Picture
 from histoclick.types import RGB8, Click, HistoclickError, Mask, Sample
 
@@ -47,11 +48,12 @@ class Trial:
     drawn: bytes
 
 
-def trial(talk: Conversations) -> Trial:
+def trial(engine: Engine) -> Trial:
     """Some clicks on a generated picture, each sent and answered as QuPath's requests are.
 
     Raises ``HistoclickError`` and ``Busy``, as they would.
     """
+    talk = Conversations(engine)  # which remembers nothing of the last trial
     sample, png = _picture()
     height, width = sample.mask.shape
     mask = np.zeros_like(sample.mask)
@@ -70,11 +72,11 @@ def trial(talk: Conversations) -> Trial:
     return Trial(seconds[0], seconds[-1], iou(sample.mask, mask), drawn)
 
 
-def page(engine: Engine, talk: Conversations, base_url: str) -> HTMLResponse:
+def page(engine: Engine, base_url: str) -> HTMLResponse:
     """The page; with status 503 if the trial failed. ``base_url``: of this server, with a slash."""
     card = engine.card
     try:
-        result = trial(talk)
+        result = trial(engine)
     except (HistoclickError, Busy, ValueError, RuntimeError) as error:
         reason = str(error) or "more clicks wait than can be answered soon"
         verdict = f'<p class="bad">The model did not answer: {escape(reason)}.</p>'
@@ -91,6 +93,12 @@ def page(engine: Engine, talk: Conversations, base_url: str) -> HTMLResponse:
         )
     if card.untrained:
         verdict += '<p class="bad">This model has random weights; its masks mean nothing.</p>'
+    address = f"<code>{escape(base_url)}sam/</code>"
+    if IN_PATH not in base_url:
+        address += (
+            "<br>If the server was started with a token: "
+            f"<code>{escape(base_url)}{IN_PATH.strip('/')}/TOKEN/sam/</code>, with that token."
+        )
     html = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>histoclick for QuPath</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>
@@ -100,12 +108,10 @@ def page(engine: Engine, talk: Conversations, base_url: str) -> HTMLResponse:
 <h2>In QuPath</h2>
 <ol>
 <li>Install the SAM extension (qupath-extension-sam 0.9 for QuPath 0.6).</li>
-<li>Extensions &gt; SAM &gt; SAM, field <i>Server</i>: <code>{escape(base_url)}sam/</code><br>
-With a token: <code>{escape(base_url)}t/TOKEN/sam/</code>, with the token that was printed at the
-start.</li>
+<li>Extensions &gt; SAM &gt; SAM, field <i>Server</i>: {address}</li>
 <li>Leave the type as it is: all types are this model. Draw a rectangle or set points.</li>
 </ol>
-<p>Nothing is downloaded, and pictures stay on this machine.</p>
+<p>Nothing is downloaded, and pictures go to this server and nowhere else.</p>
 </body></html>
 """
     return HTMLResponse(html, status, {"Content-Security-Policy": SECURITY})
