@@ -178,7 +178,9 @@ def _models(study: Study, folder: Path, missing: list[Missing]) -> Iterator[tupl
         else:
             try:
                 if not made.is_dir():
-                    registry.with_random_weights(model.family, model.architecture, made)
+                    registry.with_random_weights(
+                        model.family, model.architecture, made, model.input_size
+                    )
             except HistoclickError as error:
                 missing.append(Missing(f"Model {model.id}", str(error), ""))
                 continue

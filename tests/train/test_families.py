@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from histoclick.models import registry
+from histoclick.models.card import Card
 from histoclick.models.clickmaps import pack
 from histoclick.train.families import start
 from histoclick.train.families.sam import SCENARIOS
@@ -203,6 +204,30 @@ def test_sam_with_the_papers_decoder_begins_with_sams_transformer(tmp_path: Path
     saved.write(made)
     with pytest.raises(HistoclickError, match="no scenario 'md'; give refine or whole"):
         start(saved, made, "md", CROP)
+
+
+@pytest.mark.parametrize("scenario", ["whole", "refine"])
+def test_mobilesam_can_see_less_than_1024_px(tmp_path: Path, scenario: str) -> None:
+    folder = registry.with_random_weights("mobilesam", "vit_t", tmp_path / "random", 256)
+    card, _ = registry.find(folder)
+    assert card.input_size == 256
+    trainee = start(card, folder, scenario, CROP)
+    assert trainee.encode(torch.zeros(1, 3, CROP, CROP)).shape == (1, 256, 16, 16)
+    made = tmp_path / "made"
+    made.mkdir()
+    trainee.save(made, card).write(made)
+    segmenter = registry.load(made)
+    encoded = segmenter.encode(np.zeros((60, 90, 3), np.uint8))
+    answer = segmenter.predict(encoded, Prompt([Click(30, 40, True)]))
+    assert answer.logits.shape == (60, 90)
+    assert answer.memory.shape == (1, 64, 64)
+
+
+def test_a_vit_sees_what_it_has_positions_for(tmp_path: Path) -> None:
+    card = Card("b", "sam", "vit_b", "", "", "", input_size=512)
+    card.write(tmp_path)
+    with pytest.raises(HistoclickError, match="512; a ViT has positions for 1024 px alone"):
+        registry.load(tmp_path)
 
 
 def test_what_a_family_does_not_have_is_told() -> None:

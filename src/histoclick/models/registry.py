@@ -155,9 +155,10 @@ def import_model(file: Path, family: str, id_: str) -> Path:
     return _convert(cast(ImportableFamily, module), file, home() / id_)
 
 
-def with_random_weights(family: str, architecture: str, folder: Path) -> Path:
+def with_random_weights(family: str, architecture: str, folder: Path, input_size: int = 0) -> Path:
     """Make a model ``folder`` whose weights learned nothing: to time a network, or to try a whole
-    study without its weights. Its card, and so every output, says ``untrained``.
+    study without its weights. Its card, and so every output, says ``untrained``. ``input_size``:
+    the card's, if not what was published.
 
     Raises ``HistoclickError`` for an unknown family or architecture.
     """
@@ -173,10 +174,16 @@ def with_random_weights(family: str, architecture: str, folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".random-", dir=folder.parent) as partial:
         file = family_.draw(architecture, Path(partial))
-        return _convert(family_, file, folder, untrained=True)
+        return _convert(family_, file, folder, untrained=True, input_size=input_size)
 
 
-def _convert(family: ImportableFamily, file: Path, folder: Path, untrained: bool = False) -> Path:
+def _convert(
+    family: ImportableFamily,
+    file: Path,
+    folder: Path,
+    untrained: bool = False,
+    input_size: int = 0,
+) -> Path:
     """The model ``folder``, there whole or not at all."""
     with tempfile.TemporaryDirectory(prefix=".import-", dir=folder.parent) as partial:
         made = Path(partial) / folder.name
@@ -188,6 +195,7 @@ def _convert(family: ImportableFamily, file: Path, folder: Path, untrained: bool
                 summary=f"Random weights ({card.architecture}): for timing, not for masks.",
                 licence="Apache-2.0",
                 origin="drawn at random by histoclick",
+                input_size=input_size or card.input_size,
                 untrained=True,
             )
         card.write(made)

@@ -24,12 +24,14 @@ Part = TypeVar("Part")
 @dataclass(frozen=True, slots=True)
 class StudiedModel:
     """A model of the registry. ``get``: where its weights come from. ``family`` and
-    ``architecture``: what to build with random weights where the study allows that."""
+    ``architecture``: what to build with random weights where the study allows that, ``input_size``
+    px large if that is to be smaller than published."""
 
     id: str
     get: str = ""
     family: str = ""
     architecture: str = ""
+    input_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

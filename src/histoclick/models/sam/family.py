@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import SamModel
+
 from histoclick.models.card import Card
 from histoclick.models.nets.fold import fold
-from histoclick.models.official import Official, State
+from histoclick.models.official import Official, State, check_input_size
 from histoclick.models.sam.keys import to_official
 from histoclick.models.sam.network import INPUT_PX, REFINE, VITS, build, expected_shapes, recognise
 from histoclick.models.sam.segmenter import SamSegmenter
 from histoclick.models.sam.tinyvit import TinyViT
 from histoclick.models.weights import read_state_dict
+from histoclick.types import HistoclickError
+
+PATCH_PX = 16  # of the image, for every token
 
 
 def _weights(architecture: str) -> State:
@@ -41,10 +46,21 @@ MOBILE_SAM = Official(
 
 def load(card: Card, folder: Path, device: str) -> SamSegmenter:
     """The segmenter of a model folder, whose weights stand under their official names."""
-    model = build(card.architecture, official(card.architecture).read(card, folder)).eval()
+    model = read(card, folder).eval()
     if isinstance(model.vision_encoder, TinyViT):
         fold(model.vision_encoder, device)
     return SamSegmenter(model, device=device)
+
+
+def read(card: Card, folder: Path) -> SamModel:
+    """The network of a model folder, at the card's ``input_size``. Raises ``HistoclickError`` if
+    there is none of that size."""
+    side = check_input_size(card, folder, PATCH_PX, PATCH_PX)
+    if side != INPUT_PX and official(card.architecture) is SAM:
+        raise HistoclickError(
+            f"{folder}: input_size is {side}; a ViT has positions for {INPUT_PX} px alone"
+        )
+    return build(card.architecture, official(card.architecture).read(card, folder), side)
 
 
 def convert(file: Path, id_: str, folder: Path) -> Card:

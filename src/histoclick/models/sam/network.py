@@ -84,22 +84,26 @@ def assemble(
     return model
 
 
-def assemble_variant(variant: str) -> SamModel:
+def assemble_variant(variant: str, input_px: int = INPUT_PX) -> SamModel:
     """``assemble`` by name: of ``VARIANTS``, or with ``REFINE`` behind it."""
-    return assemble(VARIANTS[variant.removesuffix(REFINE)], refine=variant.endswith(REFINE))
+    encoder = VARIANTS[variant.removesuffix(REFINE)]
+    return assemble(encoder, input_px, refine=variant.endswith(REFINE))
 
 
-def build(variant: str, state: Mapping[str, Tensor] | None = None) -> SamModel:
+def build(
+    variant: str, state: Mapping[str, Tensor] | None = None, input_px: int = INPUT_PX
+) -> SamModel:
     """The network called ``variant``, float32 on the CPU.
 
     ``state``: official names; it is taken over without a copy, which saves the seconds that the
     random weights of a large encoder take. Raises ``RuntimeError`` where it does not fit
-    (``expected_shapes`` tells beforehand).
+    (``expected_shapes`` tells beforehand). ``input_px``: side of the square that it sees; a ViT
+    has as many positions as its published side, TinyViT works at any multiple of 16.
     """
     if state is None:
-        return assemble_variant(variant)
+        return assemble_variant(variant, input_px)
     with torch.device("meta"):
-        model = assemble_variant(variant)
+        model = assemble_variant(variant, input_px)
     model.load_state_dict(to_native(state), strict=True, assign=True)
     model.tie_weights()
     return model.float()

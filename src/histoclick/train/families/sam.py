@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from transformers import SamModel
 
 from histoclick.models.card import Card
-from histoclick.models.sam.family import official
-from histoclick.models.sam.keys import to_native, to_official
+from histoclick.models.sam.family import official, read
+from histoclick.models.sam.keys import to_official
 from histoclick.models.sam.network import REFINE, build, decode
 from histoclick.models.sam.segmenter import MEAN, STD, upsample
 from histoclick.models.sam.tinyvit import TinyViT
@@ -157,16 +157,13 @@ def start(card: Card, folder: Path, scenario: str, crop_px: int) -> SamTrainee:
         raise HistoclickError(
             f"model '{card.id}' ({card.architecture}) has no scenario '{scenario}'; give {fitting}"
         )
-    state = official(card.architecture).read(card, folder)
-    architecture = card.architecture
+    model, architecture = read(card, folder), card.architecture
     if scenario == "refine" and not refined:
         architecture += REFINE
-        model = build(architecture)
-        kept = to_native(state)
+        kept = model.state_dict()
+        model = build(architecture, input_px=card.input_size)
         own = model.state_dict()
         model.load_state_dict({n: kept.get(n, value) for n, value in own.items()})
-    else:
-        model = build(architecture, state)
     return SamTrainee(model, architecture, crop_px)
 
 
