@@ -250,25 +250,32 @@ def lost(people: Sequence[Person], store: Path) -> int:
 
 
 def alone(server: Server, size: int, objects: int) -> dict[str, list[float]]:
-    """Seconds of the clicks of one person, by what was ready before."""
-    person = Person(server, next(iter(server.slides.values())), random.Random(3))
+    """Seconds of the clicks of one person, by what was ready before.
+
+    Every fourth object lies on another slide, where nobody has looked yet.
+    """
+    chance, (near, *far) = random.Random(3), server.slides.values()
+    person, stranger = Person(server, near, chance), Person(server, far[0], chance)
     kinds: dict[str, list[float]] = {"first": [], "next": [], "not encoded": []}
     for i in range(objects):
-        middle = person.random.uniform(0.2, 0.8) * size, person.random.uniform(0.2, 0.8) * size
-        fresh = server.ours and i % 4 == 3
-        while not fresh and not person.look(middle):
+        if i % 4 == 3:
+            row, column = divmod(i // 4 // len(far), 4)
+            stranger.slide = far[i // 4 % len(far)]
+            stranger.click(None, [size * (0.2 + 0.2 * each) for each in (column, row)], True)
+            kinds["not encoded"].append(stranger.seconds[-1])
+            continue
+        middle = chance.uniform(0.2, 0.8) * size, chance.uniform(0.2, 0.8) * size
+        while not person.look(middle):
             time.sleep(0.1)
         made = None
         for number in range(4):
-            place = tuple(each + person.random.uniform(-150, 150) for each in middle)
-            made = person.click(made, place, number == 0 or person.random.random() < 0.6)
-            kind = "not encoded" if fresh else "first" if number == 0 else "next"
-            if not fresh or number == 0:
-                kinds[kind].append(person.seconds[-1])
+            place = tuple(each + chance.uniform(-150, 150) for each in middle)
+            made = person.click(made, place, number == 0 or chance.random() < 0.6)
+            kinds["next" if number else "first"].append(person.seconds[-1])
             time.sleep(0.2)
         person.poll()
-    if person.faults:
-        raise SystemExit(f"faults: {person.faults[:3]}")
+    if person.faults or stranger.faults:
+        raise SystemExit(f"faults: {(person.faults + stranger.faults)[:3]}")
     return kinds
 
 

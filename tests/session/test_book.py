@@ -327,9 +327,25 @@ def test_a_box_is_told_to_a_model_that_knows_boxes_and_becomes_clicks_for_others
     assert not prompt.clicks
     clicks = Knowing(round_one)
     Desk(slide, clicks).do(around)
-    prompt = clicks.asked[0][1]
-    assert prompt.box is None
-    assert [click.positive for click in prompt.clicks] == [True, False, False, False, False]
+    prompts = [prompt for _, prompt, _ in clicks.asked]
+    assert [len(prompt.clicks) for prompt in prompts] == [1, 2, 3, 4, 5]  # one at a time
+    assert all(prompt.box is None for prompt in prompts)
+    signs = [click.positive for click in prompts[-1].clicks]
+    assert signs == [True, False, False, False, False]
+    begun = clicks.asked[0][2]
+    assert begun.mask.sum() == 26 * 26  # the box, filled
+
+
+def test_what_runs_out_of_a_box_is_cut_until_somebody_clicks_beyond(slide: Slide) -> None:
+    everywhere = Knowing(lambda x, y: x > -1)
+    desk = Desk(slide, everywhere)
+    desk.do(BoxAround(None, 1496, 1096, 1704, 1304, MPP))
+    (item,) = desk.book.objects.values()
+    assert item.shape.bounds == pytest.approx((1496, 1096, 1704, 1304), abs=8)
+    desk.do(ClickOn(1, 1600, 1200, True, MPP))
+    assert desk.book.objects[1].shape.bounds == item.shape.bounds
+    desk.do(ClickOn(1, 1740, 1200, True, MPP))
+    assert desk.book.objects[1].shape.area > 1.5 * item.shape.area
 
 
 def test_a_large_box_is_worked_on_at_a_resolution_at_which_it_fits(slide: Slide) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,9 +19,7 @@ from histoclick.server.engine import Engine, nbytes_of
 from histoclick.server.frames import (
     corners_of,
     cut,
-    filled,
     holds,
-    in_clicks,
     middle,
     moved,
     part,
@@ -28,6 +27,7 @@ from histoclick.server.frames import (
     within,
 )
 from histoclick.server.scenes import Scene, corners, cut_off, fit, whole, wider
+from histoclick.session import boxes
 from histoclick.session.windows import Window
 from histoclick.types import Box, Click, HistoclickError, Logits, Mask, Prediction, Prompt
 
@@ -57,16 +57,14 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Where the model looked, and what it said; the box cuts the mask of a model without boxes."""
+    """Where the model looked, and what it said."""
 
     window: Window
     prediction: Prediction
-    cut_to: Box | None
 
     @property
     def mask(self) -> Mask:
-        mask = self.prediction.mask
-        return mask if self.cut_to is None else mask & filled(self.cut_to, self.window)
+        return self.prediction.mask
 
     def carried(self, window: Window) -> Prediction:
         """The mask as something to go on from in another window."""
@@ -164,20 +162,11 @@ class Conversations:
         key = f"sent {scene.key} {window.x},{window.y},{window.width},{window.height}"
         encoded = self._engine.embedding(key, lambda: scene.part(window))
         local = tuple(c for c in moved(clicks, window) if within(c, window))
-        if box is None:
-            return _Look(window, self._engine.predict(encoded, Prompt(local), previous), None)
-        shown = shifted(box, window)
-        if self._engine.boxes:
-            prompt = Prompt(local, shown)
-            return _Look(window, self._engine.predict(encoded, prompt, previous), None)
-        stand_ins = in_clicks(shown, window)
-        if previous is not None:
-            prompt = Prompt((*stand_ins, *local))
-            return _Look(window, self._engine.predict(encoded, prompt, previous), box)
-        prediction = Prediction.of_mask(filled(box, window))
-        for count in range(1, len(stand_ins) + 1):
-            prediction = self._engine.predict(encoded, Prompt(stand_ins[:count]), prediction)
-        return _Look(window, prediction, box)
+        prompt = Prompt(local, None if box is None else shifted(box, window))
+        predict = partial(self._engine.predict, encoded)
+        if box is None or self._engine.boxes:
+            return _Look(window, predict(prompt, previous))
+        return _Look(window, boxes.answer(predict, prompt, previous, (window.height, window.width)))
 
     def _boxed(self, scene: Scene, box: Box) -> _Look:
         """The answer to a box alone, which says already how large the object is."""

@@ -10,8 +10,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from histoclick.session import boxes
 from histoclick.session.actions import BoxAround, ClickOn, Stroke
 from histoclick.session.events import Event
 from histoclick.session.item import Item
@@ -19,7 +21,7 @@ from histoclick.session.layers import Answer
 from histoclick.session.sight import Sight
 from histoclick.session.windows import Grid, Window
 from histoclick.slides import Slide
-from histoclick.types import Box, Click, HistoclickError, Prediction, Prompt
+from histoclick.types import Box, HistoclickError, Prediction, Prompt
 
 KEPT = 8  # predictions, each with what its family remembers
 LONGEST = 40  # answers in a row that are made again after a restart; before, a mask has to do
@@ -68,7 +70,7 @@ class Asking:
         encode_seconds = time.perf_counter() - begin
         previous = self._previous(steps, asked, window, sight, encoded)
         begin = time.perf_counter()
-        prediction = sight.predict(encoded, _prompt(asked, window, sight), previous)
+        prediction = _predict(sight, encoded, asked, window, previous)
         seconds = time.perf_counter() - begin
         self._keep(id_, prediction)
         rect0 = grid.rect0(window)
@@ -109,12 +111,12 @@ class Asking:
             assert first is not None
             before = steps[-run - 1].item if len(steps) > run else None
             base = None if before is None else _from_mask(before.at(*_at(first)), window)
-            prediction = sight.predict(encoded, _prompt(first, window, sight), base)
+            prediction = _predict(sight, encoded, first, window, base)
             self._keep(steps[-run].event.id, prediction)
             known = run - 1
         for step in steps[len(steps) - known :]:
             assert step.item is not None
-            prediction = sight.predict(encoded, _prompt(step.item, window, sight), prediction)
+            prediction = _predict(sight, encoded, step.item, window, prediction)
             self._keep(step.event.id, prediction)
         return prediction
 
@@ -140,7 +142,18 @@ def _window(asked: Item, action: ClickOn | BoxAround, sight: Sight) -> Window:
     return grid.centred(middle_x, middle_y, side)
 
 
-def _prompt(item: Item, window: Window, sight: Sight) -> Prompt:
+def _predict(
+    sight: Sight, encoded: Any, item: Item, window: Window, previous: Prediction | None
+) -> Prediction:
+    """What the model says to all that was said about an object in a window."""
+    prompt = _prompt(item, window)
+    if prompt.box is None or sight.boxes:
+        return sight.predict(encoded, prompt, previous)
+    shape = window.height, window.width
+    return boxes.answer(partial(sight.predict, encoded), prompt, previous, shape)
+
+
+def _prompt(item: Item, window: Window) -> Prompt:
     """All that was said about an object in a window."""
     grid = _grid(item)
     clicks = [
@@ -154,25 +167,7 @@ def _prompt(item: Item, window: Window, sight: Sight) -> Prompt:
     first, last = grid.click(window, x0, y0, True), grid.click(window, x1, y1, True)
     if first.x >= last.x or first.y >= last.y:  # the box lies elsewhere
         return Prompt(tuple(clicks)) if clicks else Prompt((first,))
-    if sight.boxes:
-        return Prompt(tuple(clicks), Box(first.x, first.y, last.x, last.y))
-    return Prompt((*_in_clicks(first, last, window), *clicks))
-
-
-def _in_clicks(first: Click, last: Click, window: Window) -> list[Click]:
-    """A box for a model that has only clicks: its middle is object, and what is beyond the middle
-    of each side is not."""
-    x, y = (first.x + last.x) / 2, (first.y + last.y) / 2
-    away = 2 + 0.05 * max(last.x - first.x, last.y - first.y)
-    beyond = (
-        (first.x - away, y), (last.x + away, y), (x, first.y - away), (x, last.y + away),
-    )  # fmt: skip
-    inside = [
-        Click(px, py, False)
-        for px, py in beyond
-        if 0 <= px <= window.width - 1 and 0 <= py <= window.height - 1
-    ]
-    return [Click(x, y), *inside]
+    return Prompt(tuple(clicks), Box(first.x, first.y, last.x, last.y))
 
 
 def _run(steps: Sequence[Step], asked: Item, window: Window, sight: Sight) -> int:
