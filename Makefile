@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PAGE := $(shell find web -type f -not -path "*/node_modules/*")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test slow lint format docs bench clean
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 help:  ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
 
-$(VENV)/.run: pyproject.toml
+$(VENV)/.run: pyproject.toml hatch_build.py $(PAGE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "histoclick needs Python 3.11 or newer; name one with: make PYTHON=/path/to/python3"; exit 2; }
 	@echo "Making $(VENV) and installing histoclick into it (one to three minutes, once) ..."

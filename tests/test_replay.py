@@ -341,7 +341,7 @@ def test_outlines_from_files_are_starts(office: Office, tmp_path: Path) -> None:
 
 def test_boxes_are_starts_and_no_clicks(office: Office, tmp_path: Path) -> None:
     office.do(BoxAround(None, 300, 300, 700, 700, MPP, "Tumor"))
-    office.click(520, 500, on=1)
+    office.click(760, 500, on=1)
     office.do(BoxAround(None, 1300, 1300, 1700, 1700, MPP, "Tumor"))
     replayed = replay(office.store, tmp_path / "run")
     (row,) = table(tmp_path / "run").to_dict("records")

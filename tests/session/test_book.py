@@ -27,6 +27,7 @@ from histoclick.session import (
     Outline,
     Redo,
     Relabel,
+    RelabelAll,
     Rename,
     SetClasses,
     Stroke,
@@ -93,6 +94,7 @@ actions = st.one_of(
     ),
     st.builds(lambda o, p: BoxAround(o, *p, p[0] + 200, p[1] + 150, MPP), objects, places),
     st.builds(lambda o: Relabel(o or 1, "c"), objects),
+    st.just(RelabelAll((("a", "b"), ("b", "a")))),
     st.builds(lambda o: Rename(o or 1, "n"), objects),
     st.builds(lambda o: Delete(o or 1), objects),
     st.builds(lambda p: Import((Outline(box(*p, p[0] + 300, p[1] + 90), "i"),)), places),
@@ -121,7 +123,12 @@ def test_what_was_logged_is_what_is_there(slide: Slide, work: list[tuple[Action,
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(actions.filter(lambda a: not isinstance(a, Undo | Redo | SetClasses)), max_size=8))
+@given(
+    st.lists(
+        actions.filter(lambda a: not isinstance(a, Undo | Redo | SetClasses | RelabelAll)),
+        max_size=8,
+    )
+)
 def test_undo_goes_back_to_the_beginning_and_redo_to_the_end(
     slide: Slide, work: list[Action]
 ) -> None:
@@ -334,6 +341,23 @@ def test_a_box_is_told_to_a_model_that_knows_boxes_and_becomes_clicks_for_others
     assert signs == [True, False, False, False, False]
     begun = clicks.asked[0][2]
     assert begun.mask.sum() == 26 * 26  # the box, filled
+
+
+def test_classes_change_names_at_once_and_back(slide: Slide) -> None:
+    desk = Desk(slide)
+    for x, label in enumerate("aabc"):
+        desk.do(ClickOn(None, 300 + 700 * x, 1200, True, MPP, label))
+
+    def labels() -> str:
+        return "".join(item.label for item in desk.book.objects.values())
+
+    event = desk.do(RelabelAll((("a", "b"), ("b", "a"))))
+    assert labels() == "bbac"
+    assert desk.book.since(event.seq - 1).objects == (1, 2, 3)
+    desk.do(Undo())
+    assert labels() == "aabc"
+    desk.do(Redo())
+    assert labels() == "bbac"
 
 
 def test_what_runs_out_of_a_box_is_cut_until_somebody_clicks_beyond(slide: Slide) -> None:

@@ -61,9 +61,9 @@ export class Actions {
     this.add({ kind: "label", object, label });
   }
 
-  /** Give an object a class, and leave what is chosen as it is. */
-  relabel(object: number, label: string): void {
-    this.add({ kind: "label", object, label });
+  /** Give all objects of some classes other ones: pairs of the old and the new one. */
+  relabel(labels: [string, string][]): void {
+    this.add({ kind: "labels", labels });
   }
 
   name(object: number, name: string): void {

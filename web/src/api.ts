@@ -96,6 +96,7 @@ export type Action =
   | { kind: "box"; object: Target; x0: number; y0: number; x1: number; y1: number; mpp: number; label: string }
   | { kind: "stroke"; object: Target; points: Point[]; radius: number; erase: boolean; mpp: number; label: string }
   | { kind: "label"; object: Target; label: string }
+  | { kind: "labels"; labels: [string, string][] }
   | { kind: "name"; object: Target; name: string }
   | { kind: "delete"; object: Target }
   | { kind: "classes"; classes: Class[] }

@@ -87,6 +87,16 @@ class LabelAction(_Action):
     label: Label
 
 
+class LabelsAction(_Action):
+    """Other classes for all objects of some: pairs of the old and the new one."""
+
+    kind: Literal["labels"]
+    labels: Annotated[
+        list[Annotated[list[Label], Field(min_length=2, max_length=2)]],
+        Field(min_length=1, max_length=MAX_CLASSES),
+    ]
+
+
 class NameAction(_Action):
     """A name for an object."""
 
@@ -134,6 +144,7 @@ ActionIn = Annotated[
     | BoxAction
     | StrokeAction
     | LabelAction
+    | LabelsAction
     | NameAction
     | DeleteAction
     | ClassesAction

@@ -66,6 +66,14 @@ class Relabel:
 
 
 @dataclass(frozen=True)
+class RelabelAll:
+    """Give all objects of some classes other ones. ``labels``: pairs of the old and the new one,
+    which are exchanged at once."""
+
+    labels: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Rename:
     """Give an object a name of its own."""
 
@@ -123,7 +131,17 @@ class Redo:
 
 
 Action: TypeAlias = (
-    ClickOn | BoxAround | Stroke | Relabel | Rename | Delete | Import | SetClasses | Undo | Redo
+    ClickOn
+    | BoxAround
+    | Stroke
+    | Relabel
+    | RelabelAll
+    | Rename
+    | Delete
+    | Import
+    | SetClasses
+    | Undo
+    | Redo
 )
 Work: TypeAlias = ClickOn | BoxAround | Stroke  # on the mask of one object
 
@@ -132,6 +150,7 @@ KINDS: dict[str, type[Action]] = {
     "box": BoxAround,
     "stroke": Stroke,
     "label": Relabel,
+    "labels": RelabelAll,
     "name": Rename,
     "delete": Delete,
     "import": Import,
@@ -185,6 +204,8 @@ def _made(kind: type[Action], given: dict[str, Any]) -> Action:
                 for red, green, blue in [each["colour"]]
             )
         )
+    if kind is RelabelAll:
+        return RelabelAll(tuple((str(old), str(new)) for old, new in given["labels"]))
     if kind is Stroke:
         given["points"] = tuple((float(x), float(y)) for x, y in given["points"])
     return kind(**given)

@@ -15,6 +15,7 @@ from histoclick.session.actions import (
     Import,
     Redo,
     Relabel,
+    RelabelAll,
     Rename,
     SetClasses,
     Stroke,
@@ -158,6 +159,11 @@ class Book:
             case Relabel():
                 item = self._there(action.object).renamed(label=action.label)
                 steps[item.id] = Step(event, item)
+            case RelabelAll():
+                new = dict(action.labels)
+                for item in self.objects.values():
+                    if new.get(item.label, item.label) != item.label:
+                        steps[item.id] = Step(event, item.renamed(label=new[item.label]))
             case Rename():
                 item = self._there(action.object).renamed(name=action.name)
                 steps[item.id] = Step(event, item)

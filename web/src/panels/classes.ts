@@ -95,17 +95,13 @@ function edit(state: State, actions: Actions, close: () => void): Node[] {
     problem.textContent = wrong(classes);
     if (problem.textContent) return;
     actions.classes(classes);
-    for (const { was, read } of fields) follow(was, read().name);
+    const renamed = new Map(
+      fields.flatMap(({ was, read }): [string, string][] => (was === null || was === read().name ? [] : [[was, read().name]])),
+    );
+    state.set({ label: renamed.get(state.now.label) ?? state.now.label });
+    if ([...state.now.objects.values()].some((item) => renamed.has(item.label))) actions.relabel([...renamed]);
     close();
   });
-
-  function follow(was: string | null, name: string): void {
-    if (was === null || was === name) return;
-    if (state.now.label === was) state.set({ label: name });
-    for (const item of state.now.objects.values()) {
-      if (item.label === was) actions.relabel(item.id, name);
-    }
-  }
   return [form];
 }
 
