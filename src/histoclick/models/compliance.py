@@ -39,7 +39,8 @@ class Rules:
             logits = comply(logits, clicks, self.bump_px)
         # As sure as the network will take it for at the next click: what that click leaves alone
         # then stays as it is to the bit.
-        return np.clip(logits, -self.sure, self.sure, dtype=np.float32)
+        settled: Logits = np.clip(logits, -self.sure, self.sure, dtype=np.float32)
+        return settled
 
     def show(
         self, logits: Logits, resized: tuple[int, int], shape: tuple[int, int],

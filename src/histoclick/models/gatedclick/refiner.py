@@ -41,7 +41,7 @@ class Refiner(nn.Module):
         """
         height, width = image.shape[2:]
         # As an export can follow it, for any size
-        side_y, side_x = torch.sym_min(SIDE, height), torch.sym_min(SIDE, width)
+        side_y, side_x = (torch.sym_min(SIDE, side) for side in (height, width))  # type: ignore[no-untyped-call]
         last = last_click(clicks)
         # Even corners, so that crops of stride 2 fit those of stride 1
         top = _corner(last[:, 1], side_y, height)

@@ -88,7 +88,7 @@ def write_graphs(graphs: Graphs, folder: Path) -> None:
         maps = graphs.encoder.eval()(image)
     maps = tuple(each.clone() for each in maps)
     write(
-        graphs.encoder, {"image": image}, [dict(enumerate(sides(1), 1))], [*graphs.maps],
+        graphs.encoder, {"picture": image}, [dict(enumerate(sides(1), 1))], [*graphs.maps],
         folder / ENCODER,
     )  # fmt: skip
     scene = dict(zip(graphs.maps, maps, strict=True))

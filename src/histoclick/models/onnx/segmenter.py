@@ -1,8 +1,8 @@
 """Exported models behind the ``Segmenter`` protocol. Never imports torch.
 
-``encoder.onnx``: ``image`` (1, H, W, 3) uint8, sides multiples of ``multiple`` -> float32 maps.
+``encoder.onnx``: ``picture`` (1, H, W, 3) uint8, sides multiples of ``multiple`` -> float32 maps.
 ``decoder.onnx``: the maps; ``clicks`` (1, N, 3) float32 of x, y and sign (1 positive, -1 negative)
-in px of that image, oldest first; ``before`` (1, 1, H / stride, W / stride) float32, the last
+in px of that picture, oldest first; ``before`` (1, 1, H / stride, W / stride) float32, the last
 answer; ``begun`` (1,) float32, what that is: 0 nothing, 1 logits, 2 a mask in 0..1 -> ``logits`` of
 the shape of ``before``, and (1,) ``quality`` of models that tell it. What is done to the logits
 then is in the card (``models.compliance``).
@@ -76,7 +76,7 @@ class OnnxSegmenter:
         """Run the trunk. ``image``: (H, W, 3) uint8 RGB."""
         check_image(image)
         picture = mirrored(image, self._input_size, self._layout.multiple)
-        maps = self._encoder.run([*self._layout.maps], {"image": picture[None]})
+        maps = self._encoder.run([*self._layout.maps], {"picture": picture[None]})
         return self._encoded(dict(zip(self._layout.maps, maps, strict=True)), *image.shape[:2])
 
     def pack(self, encoded: OnnxEncoded) -> dict[str, NDArray[np.generic]]:
@@ -116,10 +116,9 @@ class OnnxSegmenter:
         stride = self._layout.stride
         full = settled
         if stride > 1:
-            full = cv2.resize(settled, None, fx=stride, fy=stride, interpolation=cv2.INTER_LINEAR)
-        shown = self._rules.show(
-            np.asarray(full, np.float32), encoded.resized, encoded.shape, prompt.clicks
-        )
+            size = settled.shape[1] * stride, settled.shape[0] * stride
+            full = np.asarray(cv2.resize(settled, size, interpolation=cv2.INTER_LINEAR), np.float32)
+        shown = self._rules.show(full, encoded.resized, encoded.shape, prompt.clicks)
         return Prediction(shown, settled, float(quality[0][0]) if quality else None)
 
     def _old(self, before: Floats, kind: int) -> Logits | None:
