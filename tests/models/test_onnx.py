@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tomllib
 import uuid
 from pathlib import Path
 
@@ -293,3 +294,13 @@ def test_annotate_without_torch(tiny: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["objects"]) == 1
+
+
+def test_the_light_list_is_the_dependencies_without_torch() -> None:
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    heavy = ("torch>", "transformers>", "accelerate>")
+    expected = {each for each in project["dependencies"] if not each.startswith(heavy)}
+    expected |= {each for each in project["optional-dependencies"]["onnx"] if "runtime" in each}
+    lines = (root / "light.txt").read_text(encoding="utf-8").splitlines()
+    assert {line for line in lines if not line.startswith("#")} == expected
