@@ -2,8 +2,8 @@
 
 FOLDER: ``histoclick models export histoclick-tiny FOLDER``. One thread; a 400x400 px patch, clicks
 of the simulated user. Both models answer in turn in one process; starts and memory are those of
-processes of their own, also in turn. Times are those of the processor, medians: what others do on the
-machine counts little, and neither does reading files, of which PyTorch has many.
+processes of their own, also in turn. Times are those of the processor, medians: what others do on
+the machine counts little, and neither does reading files, of which PyTorch has many.
 """
 
 from __future__ import annotations

@@ -87,11 +87,11 @@ class OnnxSegmenter:
         """What ``pack`` was given. Raises ``KeyError`` or ``ValueError`` for other arrays."""
         height, width = (int(side) for side in arrays["shape"])
         rows, columns = self._padded(fit(height, width, self._input_size))
-        channels = {each.name: each.shape[1] for each in self._decoder.get_inputs()}
+        inputs = {each.name: each.shape for each in self._decoder.get_inputs()}
         maps = {}
         for name, stride in self._layout.maps.items():
             maps[name] = np.array(arrays[name], np.float32)
-            if maps[name].shape != (1, channels[name], rows // stride, columns // stride):
+            if maps[name].shape != (1, inputs[name][1], rows // stride, columns // stride):
                 raise ValueError(f"{name} of an embedding has shape {maps[name].shape}")
         return self._encoded(maps, height, width)
 
