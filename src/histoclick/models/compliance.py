@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from histoclick.types import Click, Logits, Mask
 
 REACH = 3.0  # standard deviations; a bump ends there
+CERTAIN = 1e-4
 LEAST = 1.0  # logit that a clicked pixel gets at least, with the click's sign
 
 
@@ -21,7 +23,8 @@ class Rules:
 
     ``comply``: clicked pixels get what was said, by bumps of ``bump_px`` of the model's input.
     ``merge``: after ``free`` clicks, only the parts of a change that the last one meets are kept.
-    ``sure``: no logit is larger.
+    ``sure``: no logit is larger. ``lower``: after a negative click no logit is higher than before,
+    so it takes away and adds nothing.
     """
 
     comply: bool = False
@@ -29,12 +32,15 @@ class Rules:
     merge: bool = False
     free: int = 3
     sure: float = math.inf
+    lower: bool = False
 
     def settle(self, logits: Logits, before: Logits | None, clicks: Sequence[Click]) -> Logits:
         """The answer in the model's input, where ``clicks`` are. ``before``: the last answer."""
         if self.merge and before is not None and len(clicks) > self.free:
             taken = merged(before > 0, logits > 0, clicks[-1:])
             logits = np.where(taken, logits, before)
+        if self.lower and before is not None and not clicks[-1].positive:
+            logits = np.minimum(logits, before)
         if self.comply:
             logits = comply(logits, clicks, self.bump_px)
         # As sure as the network will take it for at the next click: what that click leaves alone
@@ -57,6 +63,13 @@ class Rules:
             scale = max(shape) / max(resized)
             shown = comply(shown, clicks, max(self.bump_px * scale, 1.0))
         return shown
+
+
+def logit(probability: NDArray[np.float32]) -> Logits:
+    """Of a mask that no network made, 0..1; nothing is surer than ``CERTAIN`` of it."""
+    kept = np.clip(probability, CERTAIN, 1 - CERTAIN)
+    logits: Logits = np.log(kept / (1 - kept)).astype(np.float32)
+    return logits
 
 
 def comply(logits: Logits, clicks: Sequence[Click], sigma: float) -> Logits:

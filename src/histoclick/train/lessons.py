@@ -12,7 +12,7 @@ from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.denseclick.network import Pyramid as DensePyramid
 from histoclick.models.gatedclick.decoders import Pyramid
 from histoclick.models.gatedclick.network import SURE, GatedClickNet
-from histoclick.models.gatedclick.segmenter import BUMP_PX
+from histoclick.models.gatedclick.graphs import BUMP_PX
 from histoclick.train.crops import USERS, Batch
 from histoclick.train.families.gatedclick import Turn, turn_loss
 from histoclick.train.losses import dice_loss, normalized_focal_loss

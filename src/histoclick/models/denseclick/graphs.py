@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from histoclick.models.compliance import Rules
 from histoclick.models.denseclick.network import DenseClickNet, Pyramid
 from histoclick.models.graphs import Graphs
 
@@ -43,4 +44,4 @@ class Decoder(nn.Module):
 def graphs_of(net: DenseClickNet) -> Graphs:
     """Of a network on the processor, in evaluation mode."""
     maps = dict(zip(Pyramid._fields, STRIDES, strict=True))
-    return Graphs(Encoder(net), Decoder(net), maps, stride=2)
+    return Graphs(Encoder(net), Decoder(net), maps, stride=2, rules=Rules(lower=True))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
+from histoclick.models.compliance import CERTAIN
 from histoclick.models.denseclick.graphs import graphs_of
 from histoclick.models.denseclick.network import (
     LIKENESS,
@@ -30,7 +31,6 @@ from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
 
-CERTAIN = 1e-4  # probabilities nearer to 0 or 1 are none that logits tell apart
 # Name, channels and stride of the maps of an embedding.
 LAYOUT = tuple(zip(Pyramid._fields, (*WIDTHS, LIKENESS), (2, 4, 8, 16, 8), strict=True))
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
-from histoclick.models.compliance import Rules
+from histoclick.models.compliance import Rules, logit
 from histoclick.models.nets.modelinput import click_array, mirrored
 from histoclick.models.prompts import check_image, check_previous, check_prompt
 from histoclick.types import RGB8, HistoclickError, Logits, Prediction, Prompt
@@ -123,9 +123,13 @@ class OnnxSegmenter:
 
     def _old(self, before: Floats, kind: int) -> Logits | None:
         """``before`` as logits, for rules that ask for it."""
-        if kind == NOTHING or not self._rules.merge:
+        if kind == NOTHING or not (self._rules.merge or self._rules.lower):
             return None
-        return before if kind == LOGITS else np.float32(self._rules.sure) * (2 * before - 1)
+        if kind == LOGITS:
+            return before
+        if self._rules.merge:
+            return np.float32(self._rules.sure) * (2 * before - 1)
+        return logit(before)
 
     def _padded(self, resized: tuple[int, int]) -> tuple[int, int]:
         rows, columns = (up_to_multiple(side, self._layout.multiple) for side in resized)
