@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import shapely
 from numpy.typing import NDArray
+from playwright.sync_api import Page, Route
 
 from browsing import Point, Viewer
 from histoclick.annotations import read
@@ -197,6 +198,44 @@ def test_brush_eraser_and_box(viewer: Viewer, server: Annotator) -> None:
     viewer.screenshot("box")
     assert at(viewer, check_screen(viewer), MIDDLE)
     assert viewer.objects() == known(server, viewer)
+
+
+def test_a_name_is_written_while_a_click_is_answered(viewer: Viewer) -> None:
+    viewer.click(*MIDDLE)
+    held: list[Route] = []
+    viewer.page.route(
+        "**/events?*", lambda route: route.continue_() if held else held.append(route)
+    )
+    viewer.page.mouse.click(*viewer.on_page(*STROMA), button="right")
+    viewer.it("object-rename").click()
+    viewer.page.keyboard.type("Drüsen")
+    held[0].continue_()
+    viewer.until("now.objects.get(1).clicks.length === 2")
+    viewer.press("Backspace", *" 1h", "Enter")
+    (item,) = viewer.objects()
+    assert item["name"] == "Drüse 1h"
+    assert viewer.it("object-name").inner_text() == "Drüse 1h"
+    assert "2 clicks" in viewer.it("object-clicks").inner_text()
+    assert not viewer.now("hidden")
+
+
+def test_boxes_begin_objects_and_clicks_go_on(viewer: Viewer) -> None:
+    viewer.press("b")
+    viewer.drag([(1150, 1150), (2050, 2100)])
+    viewer.drag([(2200, 2050), (2400, 2250)])
+    assert [each["box"] is None for each in viewer.objects()] == [False, False]
+    assert viewer.now("current") == 2
+    viewer.click(*MIDDLE, negative=True)
+    viewer.click(2300, 2100)
+    x, y = viewer.on_page(2350, 2150)
+    viewer.page.mouse.move(x, y)
+    viewer.page.mouse.down()
+    viewer.page.mouse.move(x + 6, y + 5)
+    viewer.page.mouse.up()
+    viewer.rest()
+    assert "too small for a box" in viewer.it("toasts").inner_text()
+    assert [len(each["clicks"]) for each in viewer.objects()] == [0, 3]
+    assert [each["positive"] for each in viewer.objects()[1]["clicks"]] == [False, True, True]
 
 
 def test_all_is_there_after_a_reload(viewer: Viewer, server: Annotator, slide: str) -> None:
@@ -404,6 +443,24 @@ def test_a_page_that_was_closed_sends_what_it_kept(
     viewer.until("now.objects.get(1)?.clicks.length === 2")
     assert viewer.objects() == known(server, viewer)
     check_screen(viewer)
+
+
+def test_tabs_have_names_of_their_own_which_outlive_them(
+    viewer: Viewer, server: Annotator, slide: str
+) -> None:
+    def named(page: Page) -> str:
+        Viewer(page, viewer.name).open(server.url, slide)
+        return str(page.evaluate("sessionStorage.getItem('histoclick.client')"))
+
+    context = viewer.page.context
+    first, second = named(viewer.page), named(context.new_page())
+    assert first != second
+    viewer.page.close()
+    viewer.page = context.new_page()
+    assert named(viewer.page) == first
+    viewer.page.reload()
+    assert named(viewer.page) == first
+    assert named(context.new_page()) not in (first, second)
 
 
 @pytest.mark.slow

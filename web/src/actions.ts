@@ -36,10 +36,11 @@ export class Actions {
     if (mpp !== null) this.begin({ kind: "click", object: current, x, y, positive, mpp, label });
   }
 
+  /** Around another object, which is worked on then. */
   box(x0: number, y0: number, x1: number, y1: number): void {
-    const { current, label } = this.state.now;
-    const mpp = this.state.mpp;
-    if (mpp !== null) this.begin({ kind: "box", object: current, x0, y0, x1, y1, mpp, label });
+    const { label } = this.state.now;
+    const mpp = this.state.fresh;
+    if (mpp !== null) this.begin({ kind: "box", object: null, x0, y0, x1, y1, mpp, label });
   }
 
   stroke(points: Point[], radius: number, erase: boolean): void {

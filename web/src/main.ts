@@ -5,6 +5,7 @@ import { Api } from "./api";
 import { commands, type Command } from "./commands";
 import { h } from "./dom";
 import { Heartbeat } from "./heartbeat";
+import { identity } from "./identity";
 import { listen } from "./keyboard";
 import { Overlay } from "./overlay";
 import { cardDialog } from "./panels/card";
@@ -28,7 +29,7 @@ import "./style.css";
 const local = storage(() => localStorage);
 const session = storage(() => sessionStorage);
 const state = new State(restored(local));
-const api = new Api(client());
+const api = new Api(await identity(local, session, navigator.locks, uuid));
 const toasts = new Toasts();
 const actions = new Actions(state, api, local, {
   trouble: (sentence) => toasts.show("trouble", sentence),
@@ -43,7 +44,7 @@ app.append(main);
 const stage = new Stage(element, minimap, state, api);
 const waiting = () => actions.outbox.of(state.now.slide?.id ?? "");
 const overlay = new Overlay(stage, state, waiting);
-const pointer = new Pointer(stage, overlay, state, actions);
+const pointer = new Pointer(stage, overlay, state, actions, (sentence) => toasts.show("hint", sentence));
 const help = helpDialog(() => list);
 const card = cardDialog(state);
 const list: Command[] = commands(state, actions, stage, {
@@ -137,14 +138,6 @@ function go(id: string): void {
 /** The slide that the address names. */
 function chosen(): string | null {
   return new URLSearchParams(location.hash.slice(1)).get("slide");
-}
-
-/** The name of this tab, which outlives a reload, so that undo does too. */
-function client(): string {
-  const known = session?.getItem("histoclick.client");
-  const name = known ?? uuid();
-  session?.setItem("histoclick.client", name);
-  return name;
 }
 
 function storage(get: () => Storage): Storage | null {

@@ -161,9 +161,13 @@ export class State {
   /** um per px at which the next action works: the object's own, else as chosen or by the zoom. A
    * slide that does not say its own counts as 1 um per px. */
   get mpp(): number | null {
+    return this.item?.mpp ?? this.fresh;
+  }
+
+  /** um per px at which a new object is worked on. */
+  get fresh(): number | null {
     const { slide, view, working } = this.values;
     if (!slide) return null;
-    if (this.item?.mpp) return this.item.mpp;
     return working !== "auto" ? working : nearest(this.choices, view?.mpp ?? slide.mpp ?? 1);
   }
 
