@@ -1,7 +1,7 @@
 // Puts the parts together.
 
 import { Actions, uuid } from "./actions";
-import { Api } from "./api";
+import { Api, Refusal } from "./api";
 import { commands, type Command } from "./commands";
 import { h } from "./dom";
 import { Heartbeat } from "./heartbeat";
@@ -34,6 +34,7 @@ const toasts = new Toasts();
 const actions = new Actions(state, api, local, {
   trouble: (sentence) => toasts.show("trouble", sentence),
   hint: (sentence) => toasts.show("hint", sentence),
+  look: (part) => stage.show(part),
 });
 
 const element = h("div", { class: "stage", testid: "stage", role: "application", "aria-label": "Slide" });
@@ -62,7 +63,7 @@ const welcome = h(
   h("h1", {}, "Choose a slide"),
   h("p", {}, "Then click inside a structure: the mask follows. Right click where it is wrong."),
 );
-element.after(overlay.canvas, rail(state, find), hud(state, (mpp) => stage.zoomTo(mpp)));
+element.after(overlay.canvas, rail(state, find), hud(state, (mpp) => stage.zoomTo(mpp), (sentence) => toasts.show("hint", sentence)));
 main.append(welcome, h("div", { class: "drop-hint" }, "Drop to import annotations"), toasts.element);
 app.prepend(
   header(state, find, {
@@ -74,7 +75,7 @@ app.prepend(
   h("aside", { class: "left" }, slidesPanel(state, api, go)),
 );
 app.append(
-  h("aside", { class: "right" }, classesPanel(state, actions), objectsPanel(state, actions, stage), displayPanel(state)),
+  h("aside", { class: "right" }, classesPanel(state, actions, () => list), objectsPanel(state, actions, stage), displayPanel(state)),
   shade,
 );
 listen(list, state, actions, pointer);
@@ -97,6 +98,10 @@ state.watch(["slide"], ({ slide }) => {
   welcome.hidden = slide !== null;
   minimap.hidden = slide === null;
 });
+state.watch(["view", "slide"], ({ view, slide }) => {
+  const whole = view && slide && view.x0 <= 0 && view.y0 <= 0 && view.x1 >= slide.width && view.y1 >= slide.height;
+  minimap.classList.toggle("needless", !!whole);
+});
 state.watch(["tool", "positive"], ({ tool, positive }) => {
   element.dataset["tool"] = tool;
   element.dataset["sign"] = positive ? "positive" : "negative";
@@ -110,7 +115,12 @@ async function begin(): Promise<void> {
   const usable = slides.filter((each) => each.problem === null);
   const id = chosen() ?? (usable.length === 1 ? usable[0]!.id : null);
   if (id) await open(id);
-  else if (matchMedia("(max-width: 1180px)").matches) document.body.classList.add("slides-toggled");
+  else showSlides();
+}
+
+/** The list of slides is always there on wide screens, unless it was hidden. */
+function showSlides(): void {
+  document.body.classList.toggle("slides-toggled", matchMedia("(max-width: 1180px)").matches);
 }
 
 async function open(id: string | null): Promise<void> {
@@ -120,14 +130,25 @@ async function open(id: string | null): Promise<void> {
   try {
     const slide = await api.slide(id);
     if ((chosen() ?? id) !== id) return; // another one was chosen meanwhile
-    if (slide.problem) throw new Error(slide.problem);
+    if (slide.problem) throw new Refusal(422, slide.problem);
     state.open(slide);
     stage.open(slide);
     for (const note of slide.notes ?? []) toasts.show("hint", `${slide.name} ${note}`);
     await actions.refresh();
   } catch (error) {
-    toasts.show("trouble", reason(error));
+    if ((chosen() ?? id) !== id) return;
+    address(state.now.slide?.id ?? null); // choosing it again tries again
+    const listed = state.now.slides.some((each) => each.id === id);
+    const gone = error instanceof Refusal && (error.status === 404 || (!listed && !error.passes && !error.barred));
+    toasts.show("trouble", gone ? "This slide is not served (any more). Choose one." : reason(error));
+    if (state.now.slide === null || gone) showSlides();
   }
+}
+
+/** Let the address name the slide that is shown, without opening it. */
+function address(id: string | null): void {
+  const hash = id === null ? location.pathname + location.search : `#slide=${encodeURIComponent(id)}`;
+  history.replaceState(null, "", hash);
 }
 
 /** Name a slide in the address, which opens it. */

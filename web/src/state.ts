@@ -147,7 +147,7 @@ export class State {
       }),
       ...(typeof current === "number" && !next.has(current) && { current: null }),
     });
-    if (!this.values.classes.some((each) => each.name === this.values.label)) {
+    if (!this.labels.some((each) => each.name === this.values.label)) {
       this.set({ label: this.values.classes[0]?.name ?? "" });
     }
     return true;
@@ -180,6 +180,15 @@ export class State {
   get choices(): number[] {
     const { slide } = this.values;
     return slide ? workable(slide.mpp ?? 1, Math.max(slide.width, slide.height)) : [];
+  }
+
+  /** The classes, and those that only objects have: from a file, or removed from the list. */
+  get labels(): Class[] {
+    const { classes, objects } = this.values;
+    const others = new Set([...objects.values()].map((item) => item.label));
+    for (const each of classes) others.delete(each.name);
+    others.delete("");
+    return [...classes, ...[...others].sort().map((name) => ({ name, colour: PLAIN, key: "" }))];
   }
 
   colour(label: string): Colour {

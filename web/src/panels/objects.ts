@@ -3,7 +3,7 @@
 import type { Actions } from "../actions";
 import type { Item } from "../api";
 import { h, iconButton } from "../dom";
-import { areaText, bounds, rings } from "../geometry";
+import { areaText, bounds, inParts, rings } from "../geometry";
 import type { Stage } from "../stage";
 import type { State } from "../state";
 import { css } from "../outlines";
@@ -48,9 +48,8 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
   function objectRow(item: Item, colour: string): HTMLElement {
     const dot = h("span", { class: "dot" });
     dot.style.background = colour;
-    const count = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
-    const clicks = [item.box && "box", (item.clicks.length > 0 || !item.box) && count].filter(Boolean).join(", ");
-    const scale = item.mpp === null ? "from a file" : state.scaleText(item.mpp);
+    const facts = [origin(item), item.mpp !== null && state.scaleText(item.mpp)];
+    if (bounds(rings(item.geometry)) === null) facts.unshift("empty");
     const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
     const title = h("span", { class: "title" }, dot, name);
     const row = h(
@@ -58,13 +57,15 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
       { class: "object", role: "option", tabindex: 0, testid: `object-${item.id}`, "data-label": item.label },
       title,
       h("span", { class: "area", testid: "object-area" }, areaText(item.area_um2)),
-      h("span", { class: "facts", testid: "object-clicks" }, `${clicks} · ${scale}`),
+      h("span", { class: "facts", testid: "object-clicks" }, facts.filter(Boolean).join(" · ")),
       qualityBar(item.quality),
       h(
         "span",
         { class: "row-buttons" },
         iconButton("zoom", "Zoom to this object (double click)", "object-zoom", () => zoom(item)),
         iconButton("edit", "Rename (F2)", "object-rename", () => rename(item, row, name)),
+        inParts(item.geometry) &&
+          iconButton("tidy", "Keep only the parts that were clicked (T)", "object-tidy", () => actions.tidy(item.id)),
         iconButton("delete", "Delete this object (Del)", "object-delete", () => actions.delete(item.id)),
       ),
     );
@@ -130,6 +131,13 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
 
 function nameOf(item: Item): string {
   return item.name || `${item.label || "Unclassified"} ${item.id}`;
+}
+
+/** What it was made by. */
+function origin({ clicks, box, mpp }: Item): string {
+  const count = clicks.length === 1 ? "1 click" : `${clicks.length} clicks`;
+  const marks = [box && "box", clicks.length > 0 && count].filter(Boolean).join(", ");
+  return marks || (mpp === null ? "imported" : "painted");
 }
 
 /** The model's own estimate of how good the mask is. */
