@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import shapely
 from numpy.typing import NDArray
+from playwright.sync_api import Page, Route
 
 from browsing import Point, Viewer
 from histoclick.annotations import read
@@ -197,6 +198,44 @@ def test_brush_eraser_and_box(viewer: Viewer, server: Annotator) -> None:
     viewer.screenshot("box")
     assert at(viewer, check_screen(viewer), MIDDLE)
     assert viewer.objects() == known(server, viewer)
+
+
+def test_a_name_is_written_while_a_click_is_answered(viewer: Viewer) -> None:
+    viewer.click(*MIDDLE)
+    held: list[Route] = []
+    viewer.page.route(
+        "**/events?*", lambda route: route.continue_() if held else held.append(route)
+    )
+    viewer.page.mouse.click(*viewer.on_page(*STROMA), button="right")
+    viewer.it("object-rename").click()
+    viewer.page.keyboard.type("Drüsen")
+    held[0].continue_()
+    viewer.until("now.objects.get(1).clicks.length === 2")
+    viewer.press("Backspace", *" 1h", "Enter")
+    (item,) = viewer.objects()
+    assert item["name"] == "Drüse 1h"
+    assert viewer.it("object-name").inner_text() == "Drüse 1h"
+    assert "2 clicks" in viewer.it("object-clicks").inner_text()
+    assert not viewer.now("hidden")
+
+
+def test_boxes_begin_objects_and_clicks_go_on(viewer: Viewer) -> None:
+    viewer.press("b")
+    viewer.drag([(1150, 1150), (2050, 2100)])
+    viewer.drag([(2200, 2050), (2400, 2250)])
+    assert [each["box"] is None for each in viewer.objects()] == [False, False]
+    assert viewer.now("current") == 2
+    viewer.click(*MIDDLE, negative=True)
+    viewer.click(2300, 2100)
+    x, y = viewer.on_page(2350, 2150)
+    viewer.page.mouse.move(x, y)
+    viewer.page.mouse.down()
+    viewer.page.mouse.move(x + 6, y + 5)
+    viewer.page.mouse.up()
+    viewer.rest()
+    assert "too small for a box" in viewer.it("toasts").inner_text()
+    assert [len(each["clicks"]) for each in viewer.objects()] == [0, 3]
+    assert [each["positive"] for each in viewer.objects()[1]["clicks"]] == [False, True, True]
 
 
 def test_all_is_there_after_a_reload(viewer: Viewer, server: Annotator, slide: str) -> None:
@@ -404,6 +443,127 @@ def test_a_page_that_was_closed_sends_what_it_kept(
     viewer.until("now.objects.get(1)?.clicks.length === 2")
     assert viewer.objects() == known(server, viewer)
     check_screen(viewer)
+
+
+def test_tabs_have_names_of_their_own_which_outlive_them(
+    viewer: Viewer, server: Annotator, slide: str
+) -> None:
+    def named(page: Page) -> str:
+        Viewer(page, viewer.name).open(server.url, slide)
+        return str(page.evaluate("sessionStorage.getItem('histoclick.client')"))
+
+    context = viewer.page.context
+    first, second = named(viewer.page), named(context.new_page())
+    assert first != second
+    viewer.page.close()
+    viewer.page = context.new_page()
+    assert named(viewer.page) == first
+    viewer.page.reload()
+    assert named(viewer.page) == first
+    assert named(context.new_page()) not in (first, second)
+
+
+def test_hints_say_what_is_surprising(viewer: Viewer) -> None:
+    sent: list[str] = []
+    viewer.page.on("request", lambda request: sent.append(request.url))
+    viewer.press("Control+Z", "Control+Y")
+    toasts = viewer.it("toasts")
+    assert "nothing to take back" in toasts.inner_text()
+    assert "nothing to do again" in toasts.inner_text()
+    assert not any("/events" in url for url in sent)
+    viewer.press("h")
+    viewer.click(*MIDDLE)
+    assert viewer.now("objects.size") == 1
+    assert not viewer.now("hidden")
+    assert "Outlines are shown again." in toasts.inner_text()
+    own = viewer.objects()[0]["mpp"]
+    viewer.it("working").click()
+    viewer.it(f"working-{2 if own != 2 else 1}").click()
+    assert f"This object stays at {own:g} µm/px" in toasts.inner_text()
+    assert shape(viewer.objects()[0]).geom_type == "MultiPolygon"
+    viewer.press("t")
+    tidied = shape(viewer.objects()[0])
+    assert tidied.geom_type == "Polygon"
+    assert tidied.contains(shapely.Point(MIDDLE))
+    viewer.press("t")
+    assert "has one part" in toasts.inner_text()
+    viewer.press("x", "n")
+    assert viewer.now("positive")  # an object begins with what is inside
+
+
+def test_undo_out_of_view_is_looked_at(viewer: Viewer) -> None:
+    viewer.click(*MIDDLE)
+    viewer.look_at(300, 300, 4)
+    viewer.press("Control+Z", "Control+Y")
+    viewer.page.wait_for_function(
+        "() => { const { view } = histoclick.state.now; return view.x0 < 1600 && view.x1 > 1600 }"
+    )
+    viewer.still()
+
+
+def test_a_slide_that_cannot_be_opened(
+    viewer: Viewer, server: Annotator, slides: Path, phantom: Path, slide: str
+) -> None:
+    (slides / ".another").write_bytes(phantom.read_bytes())
+    (slides / ".another").rename(slides / "another.tif")
+    viewer.page = viewer.page.context.new_page()  # where it is no fault that a slide is missing
+    viewer.open(server.url, slide)
+    before = viewer.page.evaluate("location.hash")
+    viewer.page.evaluate("location.hash = 'slide=nothing'")
+    viewer.page.get_by_text("This slide is not served (any more). Choose one.").wait_for()
+    assert viewer.page.evaluate("location.hash") == before
+    other = viewer.page.locator("[data-name='another.tif']")
+    other.wait_for()
+    viewer.page.context.set_offline(True)
+    other.click()
+    viewer.page.get_by_text("The server cannot be reached.").first.wait_for()
+    assert viewer.page.evaluate("location.hash") == before
+    viewer.page.context.set_offline(False)
+    other.click()
+    viewer.seen("another.tif")
+    viewer.until("location.hash === '#slide=' + now.slide.id")
+
+
+def test_what_waits_is_given_up_only_after_a_question(viewer: Viewer, server: Annotator) -> None:
+    viewer.page.context.set_offline(True)
+    viewer.page.mouse.click(*viewer.on_page(*MIDDLE))
+    viewer.until("now.sending.phase === 'waiting' && now.sending.unsent === 1")
+    for answer, left in (("ask-no", 1), ("ask-yes", 0)):
+        viewer.it("status").click()
+        viewer.it("discard").click()
+        assert "1 action in this browser will be lost" in viewer.it("ask").inner_text()
+        viewer.screenshot("question")
+        viewer.it(answer).click()
+        assert viewer.now("sending.unsent") == left
+    viewer.page.context.set_offline(False)
+    viewer.rest()
+    assert known(server, viewer) == []
+
+
+def test_a_class_in_use_is_removed(viewer: Viewer) -> None:
+    viewer.click(*MIDDLE)
+    first, second = (each["name"] for each in viewer.now("classes")[:2])
+    viewer.it("classes-edit").click()
+    viewer.it("class-key").first.fill("h")
+    viewer.it("classes-save").click()
+    assert "The key H has a meaning already" in viewer.it("class-editor").inner_text()
+    viewer.it("class-remove").first.click()
+    assert "1 object has this class" in viewer.it("ask").inner_text()
+    viewer.screenshot("question")
+    viewer.it("ask-yes").click()
+    viewer.it("classes-save").click()
+    viewer.rest()
+    assert [each["label"] for each in viewer.objects()] == [first]
+    assert viewer.it(f"class-{first}").is_visible()  # not in the list, but here
+    viewer.press("2")
+    assert viewer.objects()[0]["label"] == second
+    viewer.it("classes-edit").click()
+    viewer.it("class-remove").first.click()
+    viewer.it("class-heir").select_option(index=1)
+    viewer.it("ask-yes").click()
+    viewer.it("classes-save").click()
+    viewer.rest()
+    assert viewer.objects()[0]["label"] == viewer.now("classes")[0]["name"] != second
 
 
 @pytest.mark.slow

@@ -1,13 +1,18 @@
 // What a user can do, as words for the server. Everything that changes annotations passes here.
 
 import type { Action, Api, Change, Class, Point, Target } from "./api";
+import { bounds, inParts, meet, rings, type Bounds } from "./geometry";
 import { born, Outbox, type Entry, type Shelf } from "./outbox";
-import type { State } from "./state";
+import type { State, Values } from "./state";
 
 export interface Told {
   trouble(sentence: string): void;
   hint(sentence: string): void;
+  /** bring a part of level 0 into view */
+  look(part: Bounds): void;
 }
+
+const CALLED: Partial<Record<Action["kind"], string>> = { click: "click", box: "box", stroke: "stroke" };
 
 export class Actions {
   readonly outbox: Outbox;
@@ -24,6 +29,9 @@ export class Actions {
       refused: (entry, reason) => this.refused(entry, reason),
       changed: () => this.changed(),
     });
+    state.watch(["current"], ({ current }) => {
+      if (current === null) state.set({ positive: true }); // an object begins with what is inside
+    });
   }
 
   click(x: number, y: number, positive: boolean): void {
@@ -36,10 +44,11 @@ export class Actions {
     if (mpp !== null) this.begin({ kind: "click", object: current, x, y, positive, mpp, label });
   }
 
+  /** Around another object, which is worked on then. */
   box(x0: number, y0: number, x1: number, y1: number): void {
-    const { current, label } = this.state.now;
-    const mpp = this.state.mpp;
-    if (mpp !== null) this.begin({ kind: "box", object: current, x0, y0, x1, y1, mpp, label });
+    const { label } = this.state.now;
+    const mpp = this.state.fresh;
+    if (mpp !== null) this.begin({ kind: "box", object: null, x0, y0, x1, y1, mpp, label });
   }
 
   stroke(points: Point[], radius: number, erase: boolean): void {
@@ -70,6 +79,14 @@ export class Actions {
     if (this.state.now.objects.get(object)?.name !== name) this.add({ kind: "name", object, name });
   }
 
+  /** Keep the parts of an object that were clicked or painted. */
+  tidy(object: Target = this.state.now.current): void {
+    const item = typeof object === "number" ? this.state.now.objects.get(object) : undefined;
+    if (!item) this.told.hint("Select the object of which only some parts shall be kept.");
+    else if (!inParts(item.geometry)) this.told.hint("This object has one part; there is nothing to remove.");
+    else this.add({ kind: "tidy", object: item.id });
+  }
+
   delete(object: Target = this.state.now.current): void {
     if (object === null) return;
     this.add({ kind: "delete", object });
@@ -81,11 +98,15 @@ export class Actions {
   }
 
   undo(): void {
-    this.add({ kind: "undo" });
+    const { canUndo, sending } = this.state.now;
+    if (canUndo || sending.unsent > 0) this.add({ kind: "undo" });
+    else this.told.hint("There is nothing to take back.");
   }
 
   redo(): void {
-    this.add({ kind: "redo" });
+    const { canRedo, sending } = this.state.now;
+    if (canRedo || sending.unsent > 0) this.add({ kind: "redo" });
+    else this.told.hint("There is nothing to do again.");
   }
 
   select(current: Target): void {
@@ -99,6 +120,10 @@ export class Actions {
   }
 
   private begin(action: Action & { object: Target }): void {
+    if (this.state.now.hidden) {
+      this.state.set({ hidden: false });
+      this.told.hint("Outlines are shown again.");
+    }
     const id = this.add(action);
     if (action.object === null && id !== null) this.state.set({ current: id });
   }
@@ -122,11 +147,13 @@ export class Actions {
     const { slide } = this.state.now;
     if (entry.slide !== slide?.id) return;
     const made = born(entry, change);
+    const before = this.state.now.objects;
     const known = this.state.apply(change, this.asked);
     if (made !== null && this.state.now.current === entry.id) {
       this.state.set({ current: this.state.now.objects.has(made) ? made : null });
     }
     const again = entry.action.kind === "undo" || entry.action.kind === "redo";
+    if (again) this.follow(change, before);
     if (again && this.state.now.current === null && change.objects.length === 1) {
       this.select(change.objects[0]!.id); // what was taken back or done again is worked on
     }
@@ -137,13 +164,30 @@ export class Actions {
     if (!known) void this.refresh();
   }
 
+  /** Look at the one object that was taken back or done again, if it is out of view. */
+  private follow({ objects, removed }: Change, before: Values["objects"]): void {
+    const { view } = this.state.now;
+    if (objects.length + removed.length !== 1) return;
+    const item = objects[0] ?? before.get(removed[0]!);
+    const part = bounds(rings(item?.geometry ?? null)) ?? bounds(rings(before.get(item?.id ?? 0)?.geometry ?? null));
+    if (view && part && !meet(part, view)) this.told.look(part);
+  }
+
   private refused(entry: Entry, reason: string): void {
-    this.told.trouble(reason);
+    void this.explain(entry, reason);
     if (this.state.now.current !== entry.id) return;
     const heir = this.outbox.of(entry.slide).find(
       ({ action }) => "object" in action && action.object === null,
     );
     this.state.set({ current: heir?.id ?? null });
+  }
+
+  private async explain({ action, slide }: Entry, reason: string): Promise<void> {
+    await this.refresh().catch(() => {}); // somebody else may have deleted what it was for
+    const object = "object" in action ? action.object : null;
+    const gone = typeof object === "number" && slide === this.state.now.slide?.id && !this.state.now.objects.has(object);
+    const what = CALLED[action.kind] ?? "change";
+    this.told.trouble(gone ? `This object was deleted meanwhile; your ${what} was not used.` : reason);
   }
 
   private changed(): void {

@@ -98,6 +98,7 @@ export type Action =
   | { kind: "label"; object: Target; label: string }
   | { kind: "labels"; labels: [string, string][] }
   | { kind: "name"; object: Target; name: string }
+  | { kind: "tidy"; object: Target }
   | { kind: "delete"; object: Target }
   | { kind: "classes"; classes: Class[] }
   | { kind: "undo" }
@@ -202,12 +203,17 @@ const enc = encodeURIComponent;
 async function sentence(reply: Response): Promise<string> {
   try {
     const { detail } = (await reply.json()) as { detail?: unknown };
-    if (typeof detail === "string") return detail;
-    if (Array.isArray(detail)) return detail.map((each: { msg?: string }) => each.msg).join("; ");
+    if (typeof detail === "string") return begun(detail);
+    if (Array.isArray(detail)) return begun(detail.map((each: { msg?: string }) => each.msg).join("; "));
   } catch {
     // not our server's words: say what HTTP says
   }
   return `The server answered ${reply.status} ${reply.statusText}`.trim();
+}
+
+/** With a capital letter, as sentences begin. */
+function begun(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 function attachment(header: string | null): string | null {

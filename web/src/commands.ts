@@ -45,6 +45,7 @@ export function commands(state: State, actions: Actions, stage: Stage, dialogs: 
     ["finish", "New object: finish this one", ["N", "Enter", "Escape"], () => actions.finish()],
     ["undo", "Undo", ["Ctrl+Z"], () => actions.undo()],
     ["redo", "Redo", ["Ctrl+Shift+Z", "Ctrl+Y"], () => actions.redo()],
+    ["tidy", "Keep only the parts that were clicked", ["T"], () => actions.tidy()],
     ["delete", "Delete the selected object", ["Delete", "Backspace"], () => actions.delete()],
   ]);
   group("View", [

@@ -16,6 +16,11 @@ export function rings(geometry: Geometry | null): Ring[] {
   return [];
 }
 
+/** Whether an outline has more than one part. */
+export function inParts(geometry: Geometry | null): boolean {
+  return geometry?.type === "MultiPolygon" && geometry.coordinates.length > 1;
+}
+
 export function bounds(all: Ring[]): Bounds | null {
   const box = { x0: Infinity, y0: Infinity, x1: -Infinity, y1: -Infinity };
   for (const ring of all) {

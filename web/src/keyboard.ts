@@ -5,6 +5,8 @@ import type { Command } from "./commands";
 import type { Pointer } from "./pointer";
 import type { State } from "./state";
 
+const SLIDER = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "PageUp", "PageDown"];
+
 export function listen(list: Command[], state: State, actions: Actions, pointer: Pointer): void {
   window.addEventListener("keydown", (event) => {
     if (types(event.target) || document.querySelector("dialog[open], [popover]:popover-open")) return;
@@ -20,7 +22,7 @@ export function listen(list: Command[], state: State, actions: Actions, pointer:
       return;
     }
     const key = spelled(event);
-    if (key.startsWith("Arrow") && event.target instanceof HTMLInputElement) return; // a slider
+    if (SLIDER.includes(key) && event.target instanceof HTMLInputElement) return;
     const chosen = state.now.classes.find((each) => each.key !== "" && each.key === key);
     if (chosen) actions.label(chosen.name);
     const command = chosen ? null : list.find((each) => each.keys.includes(key));

@@ -1,10 +1,11 @@
 // Puts the parts together.
 
 import { Actions, uuid } from "./actions";
-import { Api } from "./api";
+import { Api, Refusal } from "./api";
 import { commands, type Command } from "./commands";
 import { h } from "./dom";
 import { Heartbeat } from "./heartbeat";
+import { identity } from "./identity";
 import { listen } from "./keyboard";
 import { Overlay } from "./overlay";
 import { cardDialog } from "./panels/card";
@@ -28,11 +29,12 @@ import "./style.css";
 const local = storage(() => localStorage);
 const session = storage(() => sessionStorage);
 const state = new State(restored(local));
-const api = new Api(client());
+const api = new Api(await identity(local, session, navigator.locks, uuid));
 const toasts = new Toasts();
 const actions = new Actions(state, api, local, {
   trouble: (sentence) => toasts.show("trouble", sentence),
   hint: (sentence) => toasts.show("hint", sentence),
+  look: (part) => stage.show(part),
 });
 
 const element = h("div", { class: "stage", testid: "stage", role: "application", "aria-label": "Slide" });
@@ -43,7 +45,7 @@ app.append(main);
 const stage = new Stage(element, minimap, state, api);
 const waiting = () => actions.outbox.of(state.now.slide?.id ?? "");
 const overlay = new Overlay(stage, state, waiting);
-const pointer = new Pointer(stage, overlay, state, actions);
+const pointer = new Pointer(stage, overlay, state, actions, (sentence) => toasts.show("hint", sentence));
 const help = helpDialog(() => list);
 const card = cardDialog(state);
 const list: Command[] = commands(state, actions, stage, {
@@ -61,7 +63,7 @@ const welcome = h(
   h("h1", {}, "Choose a slide"),
   h("p", {}, "Then click inside a structure: the mask follows. Right click where it is wrong."),
 );
-element.after(overlay.canvas, rail(state, find), hud(state, (mpp) => stage.zoomTo(mpp)));
+element.after(overlay.canvas, rail(state, find), hud(state, (mpp) => stage.zoomTo(mpp), (sentence) => toasts.show("hint", sentence)));
 main.append(welcome, h("div", { class: "drop-hint" }, "Drop to import annotations"), toasts.element);
 app.prepend(
   header(state, find, {
@@ -73,7 +75,7 @@ app.prepend(
   h("aside", { class: "left" }, slidesPanel(state, api, go)),
 );
 app.append(
-  h("aside", { class: "right" }, classesPanel(state, actions), objectsPanel(state, actions, stage), displayPanel(state)),
+  h("aside", { class: "right" }, classesPanel(state, actions, () => list), objectsPanel(state, actions, stage), displayPanel(state)),
   shade,
 );
 listen(list, state, actions, pointer);
@@ -96,6 +98,10 @@ state.watch(["slide"], ({ slide }) => {
   welcome.hidden = slide !== null;
   minimap.hidden = slide === null;
 });
+state.watch(["view", "slide"], ({ view, slide }) => {
+  const whole = view && slide && view.x0 <= 0 && view.y0 <= 0 && view.x1 >= slide.width && view.y1 >= slide.height;
+  minimap.classList.toggle("needless", !!whole);
+});
 state.watch(["tool", "positive"], ({ tool, positive }) => {
   element.dataset["tool"] = tool;
   element.dataset["sign"] = positive ? "positive" : "negative";
@@ -109,7 +115,12 @@ async function begin(): Promise<void> {
   const usable = slides.filter((each) => each.problem === null);
   const id = chosen() ?? (usable.length === 1 ? usable[0]!.id : null);
   if (id) await open(id);
-  else if (matchMedia("(max-width: 1180px)").matches) document.body.classList.add("slides-toggled");
+  else showSlides();
+}
+
+/** The list of slides is always there on wide screens, unless it was hidden. */
+function showSlides(): void {
+  document.body.classList.toggle("slides-toggled", matchMedia("(max-width: 1180px)").matches);
 }
 
 async function open(id: string | null): Promise<void> {
@@ -119,14 +130,25 @@ async function open(id: string | null): Promise<void> {
   try {
     const slide = await api.slide(id);
     if ((chosen() ?? id) !== id) return; // another one was chosen meanwhile
-    if (slide.problem) throw new Error(slide.problem);
+    if (slide.problem) throw new Refusal(422, slide.problem);
     state.open(slide);
     stage.open(slide);
     for (const note of slide.notes ?? []) toasts.show("hint", `${slide.name} ${note}`);
     await actions.refresh();
   } catch (error) {
-    toasts.show("trouble", reason(error));
+    if ((chosen() ?? id) !== id) return;
+    address(state.now.slide?.id ?? null); // choosing it again tries again
+    const listed = state.now.slides.some((each) => each.id === id);
+    const gone = error instanceof Refusal && (error.status === 404 || (!listed && !error.passes && !error.barred));
+    toasts.show("trouble", gone ? "This slide is not served (any more). Choose one." : reason(error));
+    if (state.now.slide === null || gone) showSlides();
   }
+}
+
+/** Let the address name the slide that is shown, without opening it. */
+function address(id: string | null): void {
+  const hash = id === null ? location.pathname + location.search : `#slide=${encodeURIComponent(id)}`;
+  history.replaceState(null, "", hash);
 }
 
 /** Name a slide in the address, which opens it. */
@@ -137,14 +159,6 @@ function go(id: string): void {
 /** The slide that the address names. */
 function chosen(): string | null {
   return new URLSearchParams(location.hash.slice(1)).get("slide");
-}
-
-/** The name of this tab, which outlives a reload, so that undo does too. */
-function client(): string {
-  const known = session?.getItem("histoclick.client");
-  const name = known ?? uuid();
-  session?.setItem("histoclick.client", name);
-  return name;
 }
 
 function storage(get: () => Storage): Storage | null {

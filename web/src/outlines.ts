@@ -34,8 +34,9 @@ export class Outlines {
     const { current, opacity, fill } = this.state.now;
     const seen = view(at);
     const level = Math.max(0, Math.floor(Math.log2(0.5 / at.scale)));
-    for (const outline of this.known.values()) {
-      const { item, box, paths } = outline;
+    const last = typeof current === "number" ? this.known.get(current) : undefined; // above the others
+    const others = [...this.known.values()].filter((each) => each !== last);
+    for (const { item, box, paths } of last ? [...others, last] : others) {
       if (!box || !meet(box, seen)) continue;
       const colour = this.state.colour(item.label);
       const chosen = item.id === current;

@@ -8,6 +8,7 @@ import type { Stage } from "./stage";
 import type { State } from "./state";
 
 const STILL = { mouse: 4, pen: 6, touch: 12 }; // screen px that a click may move
+const LEAST_BOX = 8; // screen px; a box that is smaller both ways was meant as a click
 const MOST_POINTS = 4000; // of one stroke
 
 interface Press {
@@ -30,6 +31,7 @@ export class Pointer {
     private readonly overlay: Overlay,
     private readonly state: State,
     private readonly actions: Actions,
+    private readonly hint: (sentence: string) => void,
   ) {
     const { viewer } = stage;
     viewer.addHandler("canvas-press", (event) => {
@@ -51,7 +53,7 @@ export class Pointer {
       if (!from || event.button !== 2) return;
       const { x, y } = event.position;
       if (Math.hypot(x - from.x, y - from.y) >= STILL.mouse) return;
-      if (this.state.now.tool === "click") this.tap(from.x, from.y, true);
+      if (this.clicks) this.tap(from.x, from.y, true);
     });
     viewer.addHandler("canvas-contextmenu", (event) => {
       event.preventDefault = true;
@@ -74,6 +76,12 @@ export class Pointer {
   private get draws(): boolean {
     const { tool } = this.state.now;
     return !this.panning && tool !== "click" && tool !== "select";
+  }
+
+  /** Whether a click says what is inside or outside; the box tool draws when it is dragged. */
+  private get clicks(): boolean {
+    const { tool } = this.state.now;
+    return tool === "click" || tool === "box";
   }
 
   private down(x: number, y: number, type: string, event: Event): void {
@@ -102,10 +110,14 @@ export class Pointer {
     this.cancel();
     const { tool } = this.state.now;
     if (this.panning) return;
-    if (tool === "box" && box && press.moved) this.actions.box(box.x0, box.y0, box.x1, box.y1);
+    const large = Math.max(Math.abs(x - press.x), Math.abs(y - press.y)) >= LEAST_BOX;
+    if (tool === "box" && box && press.moved && large) this.actions.box(box.x0, box.y0, box.x1, box.y1);
     else if ((tool === "brush" || tool === "eraser") && points.length > 0)
       this.actions.stroke(points, this.reach, tool === "eraser");
-    else if (!press.moved && tool === "click") this.tap(press.x, press.y, press.negative);
+    else if (tool === "box" && press.moved) {
+      this.hint("That was too small for a box, so it counts as a click.");
+      this.tap(press.x, press.y, press.negative);
+    } else if (!press.moved && this.clicks) this.tap(press.x, press.y, press.negative);
     else if (!press.moved && tool === "select") this.pick(press.x, press.y);
   }
 

@@ -147,7 +147,7 @@ export class State {
       }),
       ...(typeof current === "number" && !next.has(current) && { current: null }),
     });
-    if (!this.values.classes.some((each) => each.name === this.values.label)) {
+    if (!this.labels.some((each) => each.name === this.values.label)) {
       this.set({ label: this.values.classes[0]?.name ?? "" });
     }
     return true;
@@ -161,9 +161,13 @@ export class State {
   /** um per px at which the next action works: the object's own, else as chosen or by the zoom. A
    * slide that does not say its own counts as 1 um per px. */
   get mpp(): number | null {
+    return this.item?.mpp ?? this.fresh;
+  }
+
+  /** um per px at which a new object is worked on. */
+  get fresh(): number | null {
     const { slide, view, working } = this.values;
     if (!slide) return null;
-    if (this.item?.mpp) return this.item.mpp;
     return working !== "auto" ? working : nearest(this.choices, view?.mpp ?? slide.mpp ?? 1);
   }
 
@@ -176,6 +180,15 @@ export class State {
   get choices(): number[] {
     const { slide } = this.values;
     return slide ? workable(slide.mpp ?? 1, Math.max(slide.width, slide.height)) : [];
+  }
+
+  /** The classes, and those that only objects have: from a file, or removed from the list. */
+  get labels(): Class[] {
+    const { classes, objects } = this.values;
+    const others = new Set([...objects.values()].map((item) => item.label));
+    for (const each of classes) others.delete(each.name);
+    others.delete("");
+    return [...classes, ...[...others].sort().map((name) => ({ name, colour: PLAIN, key: "" }))];
   }
 
   colour(label: string): Colour {

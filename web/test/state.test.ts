@@ -99,3 +99,21 @@ it("another slide begins with nothing", () => {
   expect(state.now).toMatchObject({ seq: 0, current: null, opacity: 0.9, slide: SLIDE });
   expect(state.now.objects.size).toBe(0);
 });
+
+it("classes that only objects have can be chosen too", () => {
+  const state = new State();
+  state.apply(change(1, { objects: [item(1, 1, { label: "lesion" }), item(2, 1, { label: "" }), item(3, 1)], classes: [TUMOR] }), 0);
+  expect(state.labels.map((each) => each.name)).toEqual(["Tumor", "lesion"]);
+  state.set({ label: "lesion" });
+  state.apply(change(2), 1);
+  expect(state.now.label).toBe("lesion");
+  state.apply(change(3, { removed: [1] }), 2);
+  expect(state.now.label).toBe("Tumor");
+});
+
+it("a new object is worked on as was chosen, whatever is selected", () => {
+  const state = new State({ slide: SLIDE, working: 4 });
+  state.apply(change(1, { objects: [item(1, 1, { mpp: 0.5 })] }), 0);
+  state.set({ current: 1 });
+  expect([state.mpp, state.fresh]).toEqual([0.5, 4]);
+});

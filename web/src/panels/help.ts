@@ -30,7 +30,7 @@ export function helpDialog(list: () => Command[]): Dialog {
           { class: "keys" },
           ...list()
             .filter((each) => each.group === group)
-            .flatMap((each) => [h("dt", {}, ...each.keys.map(keys)), h("dd", {}, each.text)]),
+            .flatMap((each) => [h("dt", {}, ...each.keys.flatMap((key, i) => [i > 0 && "or", keys(key)])), h("dd", {}, each.text)]),
           ...(group === "Objects" ? CLASSES() : []),
         ),
       ),

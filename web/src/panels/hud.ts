@@ -8,7 +8,7 @@ import { menu } from "./menu";
 const LONGEST = 150; // screen px of the scale bar
 const ZOOMS = [0.25, 0.5, 1, 2, 4, 8, 16];
 
-export function hud(state: State, zoomTo: (mpp: number) => void): HTMLElement {
+export function hud(state: State, zoomTo: (mpp: number) => void, hint: (sentence: string) => void): HTMLElement {
   const bar = h("span", { class: "bar" });
   const length = h("span", { class: "length", testid: "scale-length" });
   const scale = h("div", { class: "scale-bar", testid: "scale-bar" }, bar, length);
@@ -32,13 +32,21 @@ export function hud(state: State, zoomTo: (mpp: number) => void): HTMLElement {
     ...(["auto", ...state.choices] as const).map((each) => {
       const text = each === "auto" ? "Automatic, from the zoom" : state.scaleText(each);
       const small = each === "auto" || state.now.slide?.mpp == null ? "" : magnificationText(each);
-      const choose = () => (state.set({ working: each }), close());
+      const choose = () => (work(each), close());
       const pressed = String(state.now.working === each);
       const props = { type: "button", "aria-pressed": pressed, testid: `working-${each}` };
       return h("button", { ...props, on: { click: choose } }, h("span", {}, text), small && h("small", {}, small));
     }),
     h("p", { class: "note" }, "The model sees one window of the slide at this scale. Coarser sees more, finer sees better. An object keeps its own."),
   ]);
+
+  function work(mpp: number | "auto"): void {
+    state.set({ working: mpp });
+    const own = state.item?.mpp;
+    if (own == null || own === mpp) return;
+    const others = mpp === "auto" ? "as the zoom says" : `at ${state.scaleText(mpp)}`;
+    hint(`This object stays at ${state.scaleText(own)}; new ones are worked on ${others}.`);
+  }
 
   state.watch(["view", "slide"], ({ view, slide }) => {
     scale.hidden = zoom.hidden = !view || slide?.mpp == null;

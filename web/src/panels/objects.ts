@@ -3,7 +3,7 @@
 import type { Actions } from "../actions";
 import type { Item } from "../api";
 import { h, iconButton } from "../dom";
-import { areaText, bounds, rings } from "../geometry";
+import { areaText, bounds, inParts, rings } from "../geometry";
 import type { Stage } from "../stage";
 import type { State } from "../state";
 import { css } from "../outlines";
@@ -12,12 +12,13 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
   const list = h("div", { class: "object-list", role: "listbox", "aria-label": "Objects", testid: "object-list" });
   const count = h("span", { class: "count", testid: "object-count" });
   const rows = new Map<number, { item: Item; colour: string; row: HTMLElement }>();
+  let renamed: HTMLElement | null = null; // the row whose name is being written: it stays as it is
   const empty = h("p", { class: "empty" }, "No objects yet: click inside a structure on the slide.");
 
   function show(): void {
     const { objects, current } = state.now;
     for (const [id, { row }] of rows) {
-      if (objects.has(id)) continue;
+      if (objects.has(id) || row === renamed) continue;
       row.remove();
       rows.delete(id);
     }
@@ -26,7 +27,7 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
       const colour = css(state.colour(item.label));
       const known = rows.get(item.id);
       let row = known?.row;
-      if (!row || known?.item !== item || known.colour !== colour) {
+      if (!row || (row !== renamed && (known?.item !== item || known.colour !== colour))) {
         const next = objectRow(item, colour);
         if (row) row.replaceWith(next);
         row = next;
@@ -47,9 +48,8 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
   function objectRow(item: Item, colour: string): HTMLElement {
     const dot = h("span", { class: "dot" });
     dot.style.background = colour;
-    const count = item.clicks.length === 1 ? "1 click" : `${item.clicks.length} clicks`;
-    const clicks = [item.box && "box", (item.clicks.length > 0 || !item.box) && count].filter(Boolean).join(", ");
-    const scale = item.mpp === null ? "from a file" : state.scaleText(item.mpp);
+    const facts = [origin(item), item.mpp !== null && state.scaleText(item.mpp)];
+    if (bounds(rings(item.geometry)) === null) facts.unshift("empty");
     const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
     const title = h("span", { class: "title" }, dot, name);
     const row = h(
@@ -57,13 +57,15 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
       { class: "object", role: "option", tabindex: 0, testid: `object-${item.id}`, "data-label": item.label },
       title,
       h("span", { class: "area", testid: "object-area" }, areaText(item.area_um2)),
-      h("span", { class: "facts", testid: "object-clicks" }, `${clicks} · ${scale}`),
+      h("span", { class: "facts", testid: "object-clicks" }, facts.filter(Boolean).join(" · ")),
       qualityBar(item.quality),
       h(
         "span",
         { class: "row-buttons" },
         iconButton("zoom", "Zoom to this object (double click)", "object-zoom", () => zoom(item)),
-        iconButton("edit", "Rename (F2)", "object-rename", () => rename(item, title, name)),
+        iconButton("edit", "Rename (F2)", "object-rename", () => rename(item, row, name)),
+        inParts(item.geometry) &&
+          iconButton("tidy", "Keep only the parts that were clicked (T)", "object-tidy", () => actions.tidy(item.id)),
         iconButton("delete", "Delete this object (Del)", "object-delete", () => actions.delete(item.id)),
       ),
     );
@@ -75,7 +77,7 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
     });
     row.addEventListener("keydown", (event) => {
       if (event.target !== row) return;
-      if (event.key === "F2") rename(item, title, name);
+      if (event.key === "F2") rename(item, row, name);
       else if (event.key === "Enter" || event.key === " ") actions.select(item.id);
       else if (event.key === "ArrowDown") (row.nextElementSibling as HTMLElement | null)?.focus();
       else if (event.key === "ArrowUp") (row.previousElementSibling as HTMLElement | null)?.focus();
@@ -92,7 +94,7 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
     if (box) stage.show(box);
   }
 
-  function rename(item: Item, title: HTMLElement, name: HTMLElement): void {
+  function rename(item: Item, row: HTMLElement, name: HTMLElement): void {
     const field = h("input", {
       class: "rename",
       value: item.name,
@@ -105,16 +107,19 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
     const close = (keep: boolean) => {
       if (!open) return;
       open = false;
+      renamed = null;
       if (keep) actions.name(item.id, field.value.trim());
       field.replaceWith(name);
+      show(); // what happened meanwhile
     };
     field.addEventListener("blur", () => close(true));
     field.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === "Escape") close(event.key === "Enter");
       event.stopPropagation();
     });
-    if (!title.contains(name)) return;
+    if (!row.contains(name)) return;
     name.replaceWith(field);
+    renamed = row;
     field.focus();
     field.select();
   }
@@ -126,6 +131,13 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
 
 function nameOf(item: Item): string {
   return item.name || `${item.label || "Unclassified"} ${item.id}`;
+}
+
+/** What it was made by. */
+function origin({ clicks, box, mpp }: Item): string {
+  const count = clicks.length === 1 ? "1 click" : `${clicks.length} clicks`;
+  const marks = [box && "box", clicks.length > 0 && count].filter(Boolean).join(", ");
+  return marks || (mpp === null ? "imported" : "painted");
 }
 
 /** The model's own estimate of how good the mask is. */

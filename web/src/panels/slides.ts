@@ -59,6 +59,7 @@ function slideRow(slide: Slide, api: Api, open: (id: string) => void): HTMLEleme
   const picture = slide.problem
     ? h("span", { class: "thumb broken" }, icon("warning"))
     : h("img", { class: "thumb", src: api.thumbnail(slide.id), alt: "", loading: "lazy", decoding: "async" });
+  picture.addEventListener("error", () => picture.replaceWith(h("span", { class: "thumb" })));
   const count = slide.objects === 1 ? "1 object" : `${slide.objects} objects`;
   const button = h(
     "button",

@@ -3,6 +3,7 @@
 import type { Actions } from "../actions";
 import { fill, h } from "../dom";
 import type { State } from "../state";
+import { ask } from "./ask";
 import { menu } from "./menu";
 
 const PATIENCE = 100; // ms until we say that we are working
@@ -38,14 +39,23 @@ export function status(state: State, actions: Actions): HTMLElement {
       say(sending.reason);
       if (sending.unsent > 0) say(`${count(sending.unsent)} waiting in this browser; nothing is lost. They are sent as soon as the server answers.`);
       choice("Try again now", "retry", () => actions.outbox.retry());
-      if (sending.unsent > 0) choice("Give up what waits", "discard", () => actions.outbox.discard());
     } else say("Every action is saved as soon as the server acknowledges it.");
     if (seconds !== null) say(`The model took ${(seconds * 1000).toFixed(0)} ms for the last click.`);
     if (actions.outbox.elsewhere > 0)
       say(`${count(actions.outbox.elsewhere)} waiting for slides that are not served now.`);
     rows.push(nameField(state));
+    if (sending.phase === "waiting" && sending.unsent > 0) {
+      rows.push(h("hr", {})); // apart from what is harmless
+      choice(`Give up ${count(sending.unsent)} …`, "discard", () => void giveUp());
+    }
     return rows;
   });
+
+  async function giveUp(): Promise<void> {
+    const lost = count(actions.outbox.sendable);
+    const sure = await ask("Give up what waits?", `${lost} in this browser will be lost. Nobody can take that back.`, `Give up ${lost}`);
+    if (sure) actions.outbox.discard();
+  }
   return button;
 }
 

@@ -4,6 +4,7 @@ import { fill, h, icon } from "../dom";
 
 export type Kind = "done" | "hint" | "trouble";
 const STAYS = { done: 4000, hint: 6000, trouble: 12000 }; // ms
+const MOST = 3; // at a time
 const ICONS = { done: "check", hint: "help", trouble: "warning" } as const;
 
 export class Toasts {
@@ -14,7 +15,10 @@ export class Toasts {
     for (const other of this.element.children) {
       if ((other as HTMLElement).dataset["sentence"] === sentence) other.remove();
     }
-    const list = details.length > 0 && h("ul", {}, ...details.map((each) => h("li", {}, each)));
+    const notes = details.length === 1 ? "1 note" : `${details.length} notes`;
+    const list =
+      details.length > 0 &&
+      h("details", {}, h("summary", {}, notes), h("ul", {}, ...details.map((each) => h("li", {}, each))));
     const close = h("button", { class: "close", type: "button", title: "Dismiss", "aria-label": "Dismiss" });
     fill(close, icon("close"));
     const toast = h(
@@ -27,6 +31,6 @@ export class Toasts {
     close.addEventListener("click", () => toast.remove());
     this.element.append(toast);
     if (details.length === 0) setTimeout(() => toast.remove(), STAYS[kind]);
-    while (this.element.children.length > 4) this.element.firstElementChild?.remove();
+    while (this.element.children.length > MOST) this.element.firstElementChild?.remove();
   }
 }
