@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from histoclick.models import registry
 from histoclick.models.sam import network
-from histoclick.models.sam.refine import RefineDecoder, SelfAttention
+from histoclick.models.nets.refine import RefineDecoder, SelfAttention
 from histoclick.models.sam.segmenter import SamSegmenter
 from histoclick.types import Click, Prediction, Prompt
 

@@ -37,6 +37,9 @@ SMALL = Parts()
 BASE = Parts(widths=(32, 64, 96, 192), mixers=4)
 PLAIN = replace(SMALL, gate=False, reach=False, refiner=False, compliance=False)
 
+# Who reads the embedding alone gets a wider one; an eighth of it is left at the finest stride.
+TOKENS = replace(PLAIN, decoder="sam", widths=(16, 32, 48, 128))
+
 ARCHITECTURES = {
     "small": SMALL,
     "base": BASE,
@@ -49,5 +52,8 @@ ARCHITECTURES = {
     "small-nohalos": replace(SMALL, halos=False),
     "small-noprevious": replace(SMALL, previous=False),
     "small-plain": PLAIN,
-    "small-merge": replace(PLAIN, merge=True),
+    "small-merge": replace(PLAIN, refiner=True, merge=True),
+    "small-sam": TOKENS,
+    "small-paper": replace(TOKENS, decoder="paper"),
+    "small-segnext": replace(TOKENS, decoder="segnext"),
 }
