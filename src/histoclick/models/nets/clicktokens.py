@@ -32,7 +32,8 @@ class Positions(nn.Module):
         ys = (torch.arange(height, device=like.device) + 0.5) / height
         xs = (torch.arange(width, device=like.device) + 0.5) / width
         places = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), -1)
-        return self(places).permute(2, 0, 1)[None]
+        coded: Tensor = self(places)
+        return coded.permute(2, 0, 1)[None]
 
 
 class ClickTokens(nn.Module):
