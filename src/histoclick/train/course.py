@@ -109,7 +109,7 @@ def learn(
 
 
 def parameter_groups(net: Net, trunk_rate: float, rate: float) -> list[dict[str, object]]:
-    """Trunk and rest, matrices with weight decay and the rest without; what is frozen is in none."""
+    """Trunk and rest, matrices with weight decay and the rest without; nothing frozen."""
     groups: list[dict[str, object]] = []
     learning = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
     for trunk in (True, False):

@@ -95,8 +95,9 @@ class GatedClickNet(nn.Module):
         parts = self.parts
         there = begun.view(-1, 1, 1, 1)
         probable = torch.sigmoid(before) * there
+        prompt = (probable > 0.5).to(probable) if parts.hard else probable
         draft: Draft = self.decoder(
-            pyramid, clicks, F.avg_pool2d(probable, 2) * float(parts.previous)
+            pyramid, clicks, F.avg_pool2d(prompt, 2) * float(parts.previous)
         )
         # Logits are mixed as 32-bit floats, whatever the convolutions gave.
         proposal = draft.proposal.float()
