@@ -13,6 +13,7 @@ import torch
 from histoclick.comparison.jobs import Bench, jobs, run
 from histoclick.comparison.plan import read_plan
 from histoclick.comparison.table import write_tables
+from histoclick.train.settings import parse_changes
 from histoclick.types import HistoclickError
 
 
@@ -25,6 +26,9 @@ def main() -> None:
     )
     parser.add_argument("--trunk", type=Path, required=True, help="folded weights of MobileNetV2")
     parser.add_argument("--out", type=Path, required=True, help="for pool, models, runs and table")
+    parser.add_argument(
+        "--set", action="append", default=[], help="another value of the plan, as in steps=2000"
+    )
     parser.add_argument("--stage", type=int, help="only the variants of this stage")
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--threads", type=int, default=1)
@@ -33,7 +37,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     try:
-        plan = read_plan(options.plan)
+        plan = read_plan(options.plan, parse_changes(options.set))
         bench = Bench(plan, options.data, options.trunk, options.out, _say)
         for job in [] if options.table else jobs(plan):
             asked = options.stage in (None, job.variant.stage)

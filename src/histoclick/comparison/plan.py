@@ -83,8 +83,9 @@ class Plan:
         return dataclasses.replace(recipe, **{k: v for k, v in asked.items() if v})
 
 
-def read_plan(path: Path | None = None) -> Plan:
-    """A plan, by default the shipped one. Raises ``HistoclickError`` for what is wrong with it."""
+def read_plan(path: Path | None = None, changes: Mapping[str, Any] | None = None) -> Plan:
+    """A plan, by default the shipped one. ``changes``: other values of its own keys, such as
+    ``steps``. Raises ``HistoclickError`` for what is wrong with it."""
     where = str(path or SHIPPED)
     try:
         if path is None:
@@ -95,7 +96,7 @@ def read_plan(path: Path | None = None) -> Plan:
         values = tomllib.loads(text)
     except (OSError, ValueError) as error:
         raise HistoclickError(f"{where}: no readable TOML ({error}); mend it") from None
-    parts: dict[str, Any] = dict(values)
+    parts: dict[str, Any] = dict(values) | dict(changes or {})
     parts["variants"] = tuple(_part(Variant, each, where) for each in values.pop("variant", []))
     parts["data"] = tuple(_part(Data, each, where) for each in values.get("data", []))
     parts["recipe"] = _part(Recipe, values.get("recipe", {}), where)
