@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from histoclick.models import registry
+from histoclick.models.nets.refine import RefineDecoder, SelfAttention
 from histoclick.models.sam import network
-from histoclick.models.sam.refine import RefineDecoder, SelfAttention
 from histoclick.models.sam.segmenter import SamSegmenter
 from histoclick.types import Click, Prediction, Prompt
 

@@ -1,5 +1,6 @@
 """The training of the built-in model, in miniature."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,13 @@ from fakes import make_samples
 from histoclick.models import registry
 from histoclick.models.gatedclick.network import Decoded
 from histoclick.patches import write_patch_set
-from histoclick.train import augment, builtin, crops, lessons, objects
+from histoclick.train import augment, builtin, course, crops, lessons, objects
 from histoclick.train.families import gatedclick
 from histoclick.train.families.gatedclick import Turn, turn_loss
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
+
+SMALL = crops.Recipe(crop=64, images=2)
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def test_batches_are_a_function_of_seed_and_step(sets: list) -> None:
     torch.testing.assert_close(one.images, again.images)
     np.testing.assert_array_equal(one.targets, again.targets)
     assert not torch.equal(one.images, other.images)
-    assert one.targets.shape == (crops.IMAGES * crops.USERS, crops.CROP, crops.CROP)
+    assert one.targets.shape == (12, 256, 256)
     assert one.images.abs().max() <= 1
 
 
@@ -114,8 +117,6 @@ def test_an_interrupted_training_is_the_same_training(
     tmp_path: Path, sets: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three steps at once, and three steps with a stop after the second."""
-    monkeypatch.setattr(crops, "IMAGES", 2)
-    monkeypatch.setattr(crops, "CROP", 64)
     trunk = tmp_path / "trunk.pt"
     torch.manual_seed(1)
     torch.save(builtin.DenseClickNet(norm=False).trunk.state_dict(), trunk)
@@ -123,8 +124,9 @@ def test_an_interrupted_training_is_the_same_training(
     def run(out: Path, steps: int) -> dict:
         with monkeypatch.context() as patch:
             ticks = iter(range(10_000))  # every step takes a minute
-            patch.setattr(builtin.time, "monotonic", lambda: 60.0 * next(ticks))
-            builtin.train([tmp_path / "a"], out, trunk=trunk, minutes=3, session=steps)
+            patch.setattr(course.time, "monotonic", lambda: 60.0 * next(ticks))
+            budget = course.Budget(minutes=3, session=steps)
+            builtin.train([tmp_path / "a"], out, budget, trunk=trunk, recipe=SMALL)
         return torch.load(out / "checkpoint.pt", weights_only=True)
 
     whole = run(tmp_path / "whole", 3)
@@ -139,17 +141,13 @@ def test_an_interrupted_training_is_the_same_training(
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
 @pytest.mark.parametrize("stop", [1.0, 0.1])
-def test_a_gated_network_learns_in_all_its_parts(
-    sets: list, monkeypatch: pytest.MonkeyPatch, stop: float
-) -> None:
+def test_a_gated_network_learns_in_all_its_parts(sets: list, stop: float) -> None:
     """After one click its gate has nothing to keep and its refiner nothing to mend."""
-    monkeypatch.setattr(crops, "IMAGES", 2)
-    monkeypatch.setattr(crops, "CROP", 64)
     net = builtin.build("small", norm=False)
     builtin.take_over(net, registry.find("histoclick-tiny")[1])
     torch.nn.init.normal_(net.refiner.head.weight)  # else nothing behind it learns at first
     step = 2  # its targets are found, and its users do not start from a mask
-    batch = crops.draw(sets, 0, step, stop)
+    batch = crops.draw(sets, 0, step, replace(SMALL, stop=stop))
     loss, iou = lessons.lesson(net, batch, np.random.default_rng(0))
     loss.backward()
     assert 0 <= iou <= 1

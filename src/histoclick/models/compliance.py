@@ -87,15 +87,19 @@ def comply(logits: Logits, clicks: Sequence[Click], sigma: float) -> Logits:
         missing = LEAST - sign * float(obeyed[y, x])
         if missing < LEAST:
             continue  # it agrees
-        others = [np.hypot(x - u, y - v) for (u, v), said in pixels.items() if said != positive]
-        reach = min([REACH * sigma, *others])
+        # Squares are whole numbers: the root of one, squared again, may reach the click after all.
+        others = [
+            (x - u) ** 2 + (y - v) ** 2 for (u, v), said in pixels.items() if said != positive
+        ]
+        limit = min([(REACH * sigma) ** 2, *others])
+        reach = float(np.sqrt(limit))
         far = int(np.ceil(reach))
         rows = slice(max(y - far, 0), min(y + far + 1, height))
         columns = slice(max(x - far, 0), min(x + far + 1, width))
         dy = np.arange(rows.start, rows.stop)[:, None] - y
         dx = np.arange(columns.start, columns.stop) - x
         squared = (dy**2 + dx**2).astype(np.float32)
-        bump = np.exp(-squared / (2 * max(reach / REACH, 1e-3) ** 2)) * (squared < reach**2)
+        bump = np.exp(-squared / (2 * max(reach / REACH, 1e-3) ** 2)) * (squared < limit)
         obeyed[rows, columns] += sign * missing * np.maximum(bump, squared == 0)
     return obeyed
 

@@ -11,9 +11,9 @@ from histoclick.models.compliance import comply
 from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.denseclick.network import Pyramid as DensePyramid
 from histoclick.models.gatedclick.decoders import Pyramid
-from histoclick.models.gatedclick.network import SURE, GatedClickNet
 from histoclick.models.gatedclick.graphs import BUMP_PX
-from histoclick.train.crops import USERS, Batch
+from histoclick.models.gatedclick.network import SURE, GatedClickNet
+from histoclick.train.crops import Batch
 from histoclick.train.families.gatedclick import Turn, turn_loss
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
@@ -35,8 +35,8 @@ def dense_lesson(
     net: DenseClickNet, batch: Batch, rng: np.random.Generator
 ) -> tuple[Tensor, float]:
     """See ``lesson``, for the first family."""
-    encoded = net.encode(batch.images)
-    pyramid = DensePyramid(*(features.repeat_interleave(USERS, 0) for features in encoded))
+    encoded, users_each = net.encode(batch.images), len(batch.targets) // len(batch.images)
+    pyramid = DensePyramid(*(features.repeat_interleave(users_each, 0) for features in encoded))
     users = Trajectories(batch.targets, rng)
     target = torch.from_numpy(batch.targets)[:, None].float()
     predicted = batch.start
@@ -65,7 +65,12 @@ def gated_lesson(
     net: GatedClickNet, batch: Batch, rng: np.random.Generator
 ) -> tuple[Tensor, float]:
     """The same for the gated family, whose last masks are logits at full resolution."""
-    held = Pyramid(*(f.repeat_interleave(USERS, 0) for f in net.encode(batch.images)))
+    if batch.features is None:
+        encoded = net.encode(batch.images)
+    else:
+        encoded = net.project(batch.features, batch.images)
+    users_each = len(batch.targets) // len(batch.images)
+    held = Pyramid(*(f.repeat_interleave(users_each, 0) for f in encoded))
     users = Trajectories(batch.targets, rng)
     target = torch.from_numpy(batch.targets)[:, None].float()
     predicted = batch.start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,8 @@ from histoclick.models.nets.clickunits import Mixer, double, likeness_maps, unit
 
 
 class Pyramid(NamedTuple):
-    """What the network keeps of an image: (B, C, H / stride, W / stride) each."""
+    """What the network keeps of an image: (B, C, H / stride, W / stride) each; C is 0 where the
+    decoder reads nothing."""
 
     s2: Tensor
     s4: Tensor
@@ -26,7 +28,8 @@ class Pyramid(NamedTuple):
 
 class Draft(NamedTuple):
     """``proposal``: logits (B, 1, H/2, W/2). ``fine``: features (B, C2, H/2, W/2) it was read from.
-    ``coarse``: (B, C16, H/16, W/16) that saw the whole image."""
+    ``coarse``: (B, C16, H/16, W/16) that saw the whole image. C2, C16: first and last of
+    ``Parts.widths``."""
 
     proposal: Tensor
     fine: Tensor
@@ -35,6 +38,8 @@ class Draft(NamedTuple):
 
 class DenseDecoder(nn.Module):
     """Prompt maps added scale by scale; mixed at stride 16, answered at 4, corrected at 2."""
+
+    pyramidal = True
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -75,4 +80,16 @@ class DenseDecoder(nn.Module):
         return Draft(first + self.correct(fine), fine, coarse)
 
 
-DECODERS: dict[str, type[nn.Module]] = {"dense": DenseDecoder}
+DECODERS = {
+    "dense": "histoclick.models.gatedclick.decoders:DenseDecoder",
+    "sam": "histoclick.models.gatedclick.twoway:SamDecoder",
+    "paper": "histoclick.models.gatedclick.twoway:PaperDecoder",
+    "segnext": "histoclick.models.gatedclick.fusion:FusionDecoder",
+}
+
+
+def decoder(parts: Parts) -> nn.Module:
+    """The one that ``parts`` names. Only the module that it needs is imported."""
+    module, name = DECODERS[parts.decoder].split(":")
+    made: nn.Module = getattr(importlib.import_module(module), name)(parts)
+    return made

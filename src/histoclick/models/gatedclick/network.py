@@ -9,13 +9,14 @@ again at full resolution.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoclick.models.gatedclick.decoders import DECODERS, Draft, Pyramid
+from histoclick.models.gatedclick.decoders import Draft, Pyramid, decoder
 from histoclick.models.gatedclick.parts import Parts
 from histoclick.models.gatedclick.refiner import Refiner, last_click
 from histoclick.models.nets.clickunits import double
@@ -48,13 +49,14 @@ class GatedClickNet(nn.Module):
         self.parts = parts
         w2, w4, w8, w16 = parts.widths
         self.trunk = MobileNetV2(norm)
-        self.lateral2 = nn.Conv2d(TRUNK[0], w2, 1)
-        self.lateral4 = nn.Conv2d(TRUNK[1], w4, 1)
-        self.lateral8 = nn.Conv2d(TRUNK[2], w8, 1)
+        self.decoder = decoder(parts)
+        if self.decoder.pyramidal:
+            self.lateral2 = nn.Conv2d(TRUNK[0], w2, 1)
+            self.lateral4 = nn.Conv2d(TRUNK[1], w4, 1)
+            self.lateral8 = nn.Conv2d(TRUNK[2], w8, 1)
+            self.likeness = nn.Conv2d(w8 + w16, LIKENESS, 1)
         self.lateral16 = nn.Conv2d(TRUNK[3], w16, 1)
         self.lateral32 = nn.Conv2d(TRUNK[4], w16, 1)
-        self.likeness = nn.Conv2d(w8 + w16, LIKENESS, 1)
-        self.decoder = DECODERS[parts.decoder](parts)
         if parts.gate:
             self.gate = nn.Conv2d(w2, 1, 1)
             nn.init.zeros_(self.gate.weight)
@@ -67,11 +69,25 @@ class GatedClickNet(nn.Module):
 
     def encode(self, images: Tensor) -> Pyramid:
         """``images``: (B, 3, H, W) in [-1, 1], H and W multiples of 32."""
-        f2, f4, f8, f16, f32 = self.trunk(images)
+        return self.project(self.trunk(images), images)
+
+    def project(self, features: Sequence[Tensor], images: Tensor) -> Pyramid:
+        """The second half of ``encode``. ``features``: what the trunk made of ``images``."""
+        f2, f4, f8, f16, f32 = features
         s16 = self.lateral16(f16) + double(self.lateral32(f32))
+        if not self.decoder.pyramidal:
+            return Pyramid(f2[:, :0], f4[:, :0], f8[:, :0], s16, f8[:, :0], images)
         s8 = self.lateral8(f8)
         likeness = F.normalize(self.likeness(torch.cat([s8, double(s16)], 1)), dim=1)
         return Pyramid(self.lateral2(f2), self.lateral4(f4), s8, s16, likeness, images)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of every part of the pyramid."""
+        w2, w4, w8, w16 = self.parts.widths
+        if not self.decoder.pyramidal:
+            return 0, 0, 0, w16, 0, 3
+        return w2, w4, w8, w16, LIKENESS, 3
 
     def decode(self, pyramid: Pyramid, clicks: Tensor, before: Tensor, begun: Tensor) -> Decoded:
         """One more click. ``clicks``: (B, N, 3) as in ``clickrasters``. ``before``: (B, 1, H, W),
@@ -79,8 +95,9 @@ class GatedClickNet(nn.Module):
         parts = self.parts
         there = begun.view(-1, 1, 1, 1)
         probable = torch.sigmoid(before) * there
+        prompt = (probable > 0.5).to(probable) if parts.hard else probable
         draft: Draft = self.decoder(
-            pyramid, clicks, F.avg_pool2d(probable, 2) * float(parts.previous)
+            pyramid, clicks, F.avg_pool2d(prompt, 2) * float(parts.previous)
         )
         # Logits are mixed as 32-bit floats, whatever the convolutions gave.
         proposal = draft.proposal.float()

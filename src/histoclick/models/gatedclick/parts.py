@@ -12,7 +12,8 @@ class Parts:
     ``decoder``: which one reads the pyramid (``decoders.DECODERS``). ``widths``: channels at
     strides 2, 4, 8, 16. ``mixers``: blocks at stride 16. ``skips``: the trunk's features at strides
     2 to 8 reach the decoder. ``likeness``: comparison with what was clicked. ``halos``: prompt maps
-    besides spots at the clicks. ``previous``: the last mask is a prompt. ``gate``: the answer
+    besides spots at the clicks. ``previous``: the last mask is a prompt. ``hard``: as 0 and 1, not
+    as probabilities. ``gate``: the answer
     replaces the last mask only where that is thought to be wrong. ``reach``: late clicks change
     nothing far away. ``refiner``: another look around the click at full resolution.
     ``compliance``: a clicked pixel gets what was said. ``merge``: of a late change, only the parts
@@ -26,6 +27,7 @@ class Parts:
     likeness: bool = True
     halos: bool = True
     previous: bool = True
+    hard: bool = False
     gate: bool = True
     reach: bool = True
     refiner: bool = True
@@ -36,6 +38,9 @@ class Parts:
 SMALL = Parts()
 BASE = Parts(widths=(32, 64, 96, 192), mixers=4)
 PLAIN = replace(SMALL, gate=False, reach=False, refiner=False, compliance=False)
+
+# Who reads the embedding alone gets a wider one; an eighth of it is left at the finest stride.
+TOKENS = replace(PLAIN, decoder="sam", widths=(16, 32, 48, 128))
 
 ARCHITECTURES = {
     "small": SMALL,
@@ -48,6 +53,14 @@ ARCHITECTURES = {
     "small-nolikeness": replace(SMALL, likeness=False),
     "small-nohalos": replace(SMALL, halos=False),
     "small-noprevious": replace(SMALL, previous=False),
+    "small-hard": replace(SMALL, hard=True),
     "small-plain": PLAIN,
-    "small-merge": replace(PLAIN, merge=True),
+    "small-refiner": replace(PLAIN, refiner=True),
+    "small-merge": replace(PLAIN, refiner=True, merge=True),
+    "small-sam": TOKENS,
+    "small-paper": replace(TOKENS, decoder="paper"),
+    "small-segnext": replace(TOKENS, decoder="segnext"),
+    "small-sam-obeys": replace(TOKENS, compliance=True),
+    "small-paper-obeys": replace(TOKENS, decoder="paper", compliance=True),
+    "small-segnext-obeys": replace(TOKENS, decoder="segnext", compliance=True),
 }

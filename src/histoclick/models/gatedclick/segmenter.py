@@ -16,7 +16,7 @@ from histoclick.models.card import Card, check_architecture
 from histoclick.models.device import finish
 from histoclick.models.gatedclick.decoders import Pyramid
 from histoclick.models.gatedclick.graphs import graphs_of, rules_of
-from histoclick.models.gatedclick.network import LIKENESS, MULTIPLE, SURE, GatedClickNet
+from histoclick.models.gatedclick.network import MULTIPLE, SURE, GatedClickNet
 from histoclick.models.gatedclick.parts import ARCHITECTURES
 from histoclick.models.graphs import Graphs
 from histoclick.models.nets.modelinput import alike, click_tensor, mirrored
@@ -85,9 +85,10 @@ class GatedClickSegmenter:
         height, width = (int(side) for side in arrays["shape"])
         resized = fit(height, width, self._input_size)
         sides = [up_to_multiple(side, MULTIPLE) for side in resized]
-        channels = (*self._parts.widths, LIKENESS, 3)
         parts = []
-        for name, count, stride in zip(Pyramid._fields, channels, (2, 4, 8, 16, 8, 1), strict=True):
+        for name, count, stride in zip(
+            Pyramid._fields, self._net.channels, (2, 4, 8, 16, 8, 1), strict=True
+        ):
             part = torch.from_numpy(np.array(arrays[name], np.float32))
             if part.shape != (1, count, sides[0] // stride, sides[1] // stride):
                 raise ValueError(f"{name} of an embedding has shape {tuple(part.shape)}")

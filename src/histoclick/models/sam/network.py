@@ -19,8 +19,8 @@ from transformers import (
     SamVisionConfig,
 )
 
+from histoclick.models.nets.refine import RefineDecoder
 from histoclick.models.sam.keys import to_native, to_official
-from histoclick.models.sam.refine import RefineDecoder
 from histoclick.models.sam.tinyvit import STAGES, Stage, TinyViT
 from histoclick.models.sam.vit import Layer
 

@@ -21,9 +21,9 @@ from transformers import SamModel
 
 from histoclick.geometry import fit
 from histoclick.models.device import fast_dtype, finish
+from histoclick.models.nets.refine import RefineDecoder
 from histoclick.models.prompts import check_image, check_previous, check_prompt
 from histoclick.models.sam.network import decode, narrow
-from histoclick.models.sam.refine import RefineDecoder
 from histoclick.types import RGB8, Logits, Prediction, Prompt
 
 MEAN = (123.675, 116.28, 103.53)  # of the encoder's training images, 0..255

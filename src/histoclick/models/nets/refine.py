@@ -1,7 +1,7 @@
 """The paper's modified mask decoder (Kim et al. 2023, Fig. 2c), in the place of SAM's own.
 
 The two-way transformer stays. The dot product between output tokens and image embedding goes; the
-embedding that leaves the transformer, (B, 256, 64, 64), is decoded by itself:
+embedding that leaves the transformer is decoded by itself. In SAM it is (B, 256, 64, 64):
 
     step            output              parameters
     self-attention  (B, 256, 64, 64)       789,760
@@ -18,9 +18,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.sam.modeling_sam import SamMaskDecoder, SamTwoWayTransformer
+from transformers.models.sam.modeling_sam import (
+    SamMaskDecoder,
+    SamTwoWayAttentionBlock,
+    SamTwoWayTransformer,
+)
 
-WIDTHS = (256, 128, 64, 32)
 HEADS = 8
 
 
@@ -101,20 +104,44 @@ class TwoWayLayers(nn.Module):
         super().__init__()
         self.layers = original.layers
 
-    def forward(self, tokens: Tensor, maps: Tensor, positions: Tensor) -> Tensor:
-        """``tokens``: (B, 1, N, C); ``maps`` (B, C, H, W); ``positions``: (1, C, H, W). Returns the
-        maps as they leave the last layer."""
+    def forward(
+        self, tokens: Tensor, maps: Tensor, positions: Tensor, real: Tensor | None = None
+    ) -> Tensor:
+        """``tokens``: (B, 1, N, C); ``maps`` (B, C, H, W); ``positions``: (1, C, H, W). ``real``:
+        as in ``attend``. Returns the maps as they leave the last layer."""
         queries = tokens
         keys, where = (each.flatten(2).transpose(1, 2)[:, None] for each in (maps, positions))
         for layer in self.layers:
-            queries, keys, _ = layer(
-                queries=queries,
-                keys=keys,
-                query_point_embedding=tokens,
-                key_point_embedding=where,
-                attention_similarity=None,
-            )
+            queries, keys = attend(layer, queries, keys, tokens, where, real)
         return as_maps(keys[:, 0], maps)
+
+
+def attend(
+    layer: SamTwoWayAttentionBlock,
+    queries: Tensor,
+    keys: Tensor,
+    tokens: Tensor,
+    where: Tensor,
+    real: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One layer of SAM's two-way transformer, in which nobody attends to padding.
+
+    ``queries``, ``tokens``: (B, 1, N, C), as they are and as they were at the start; ``keys``,
+    ``where``: (B, 1, H * W, C), image and its positions. ``real``: (B, N) bool, tokens that are no
+    padding; ``None`` for all. Returns queries and keys.
+    """
+    mask = None if real is None else real[:, None, None]
+    query = queries if layer.skip_first_layer_pe else queries + tokens
+    seen, _ = layer.self_attn(query=query, key=query, value=queries, attention_similarity=mask)
+    queries = layer.layer_norm1(seen if layer.skip_first_layer_pe else queries + seen)
+    placed = keys + where
+    seen, _ = layer.cross_attn_token_to_image(query=queries + tokens, key=placed, value=keys)
+    queries = layer.layer_norm2(queries + seen)
+    queries = layer.layer_norm3(queries + layer.mlp(queries))
+    seen, _ = layer.cross_attn_image_to_token(
+        query=placed, key=queries + tokens, value=queries, attention_similarity=mask
+    )
+    return queries, layer.layer_norm4(keys + seen)
 
 
 class RefineDecoder(nn.Module):
@@ -130,11 +157,12 @@ class RefineDecoder(nn.Module):
         self.iou_token = original.iou_token
         self.mask_tokens = original.mask_tokens
         self.transformer = TwoWayLayers(original.transformer)
-        self.attention = SelfAttention(WIDTHS[0])
-        self.up1 = UpConvBlock(WIDTHS[0])
-        self.up2 = UpConvBlock(WIDTHS[1])
-        self.convs = ConvBlock(WIDTHS[2])
-        self.head = nn.Conv2d(WIDTHS[3], 1, 1)
+        width = original.hidden_size
+        self.attention = SelfAttention(width)
+        self.up1 = UpConvBlock(width)
+        self.up2 = UpConvBlock(width // 2)
+        self.convs = ConvBlock(width // 4)
+        self.head = nn.Conv2d(width // 8, 1, 1)
 
     def forward(
         self,
@@ -149,11 +177,22 @@ class RefineDecoder(nn.Module):
         ``image_embeddings``, ``dense_prompt_embeddings``: (B, 256, 64, 64), the positions
         (1, 256, 64, 64); ``sparse_prompt_embeddings``: (B, 1, N, 256).
         """
-        output = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        output = output.expand(len(sparse_prompt_embeddings), 1, -1, -1)
-        tokens = torch.cat([output, sparse_prompt_embeddings], dim=2)
         maps = image_embeddings + dense_prompt_embeddings
-        maps = self.transformer(tokens, maps, image_positional_embeddings)
-        maps = self.attention(maps, image_positional_embeddings)
-        logits = self.head(self.convs(self.up2(self.up1(maps))))
+        _, fine = self.features(maps, image_positional_embeddings, sparse_prompt_embeddings)
+        logits = self.head(fine)
         return logits[:, None], logits.new_full((len(logits), 1, 1), torch.nan)
+
+    def features(
+        self, maps: Tensor, positions: Tensor, sparse: Tensor, real: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The maps (B, C, h, w) after the attention, and those (B, C / 8, 4 h, 4 w) that the head
+        reads. ``maps``: image and dense prompts together; ``positions``: (1, C, h, w); ``sparse``:
+        (B, 1, N, C); ``real``: (B, N) bool, prompts that are no padding."""
+        output = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        output = output.expand(len(sparse), 1, -1, -1)
+        tokens = torch.cat([output, sparse], dim=2)
+        if real is not None:
+            real = F.pad(real, (output.shape[2], 0), value=True)
+        maps = self.transformer(tokens, maps, positions, real)
+        maps = self.attention(maps, positions)
+        return maps, self.convs(self.up2(self.up1(maps)))
