@@ -23,6 +23,7 @@ COMMANDS = (
     ("models", "show"),
     ("models", "import"),
     ("models", "random"),
+    ("models", "export"),
     ("annotate",),
     ("serve",),
     ("replay",),

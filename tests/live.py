@@ -21,14 +21,19 @@ class Annotator:
     """A running server of the slides in ``folders``. ``url``: where, with a slash at the end."""
 
     def __init__(
-        self, slides: Sequence[Path], store: Path | str, *options: str, port: int | None = None
+        self,
+        slides: Sequence[Path],
+        store: Path | str,
+        *options: str,
+        port: int | None = None,
+        start: Sequence[str] = ("-m", "histoclick"),
     ) -> None:
         self.folders = list(slides)
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         self._log = Path(f"{store}.log")
         command = [
-            *(sys.executable, "-m", "histoclick", "annotate", *map(str, slides)),
+            *(sys.executable, *start, "annotate", *map(str, slides)),
             *("--store", str(store), "--port", str(self.port), "--no-browser", "--threads", "1"),
             *options,
         ]
@@ -67,10 +72,14 @@ class Annotator:
 
 @contextmanager
 def annotating(
-    slides: Sequence[Path], store: Path | str, *options: str, port: int | None = None
+    slides: Sequence[Path],
+    store: Path | str,
+    *options: str,
+    port: int | None = None,
+    start: Sequence[str] = ("-m", "histoclick"),
 ) -> Iterator[Annotator]:
-    """A server that answers, until the end of the block."""
-    server = Annotator(slides, store, *options, port=port)
+    """A server that answers, until the end of the block. ``start``: the command, for Python."""
+    server = Annotator(slides, store, *options, port=port, start=start)
     try:
         server.wait()
         yield server

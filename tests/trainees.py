@@ -8,10 +8,11 @@ from tempfile import mkdtemp
 
 import torch
 
+from histoclick.files import sha256
 from histoclick.models import registry
 from histoclick.models.card import Card
 from histoclick.models.sam import network
-from histoclick.models.weights import sha256, write_safetensors
+from histoclick.models.weights import write_safetensors
 from histoclick.train.builtin import build, take_over
 from histoclick.train.families import start
 from histoclick.train.families.sam import SamTrainee

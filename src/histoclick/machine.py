@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -10,30 +11,45 @@ from typing import Any
 
 from histoclick.types import HistoclickError
 
-PACKAGES = ("histoclick", "torch", "transformers", "numpy", "opencv-python-headless", "pandas")
+PACKAGES = (
+    "histoclick", "torch", "transformers", "onnxruntime", "numpy", "opencv-python-headless",
+    "pandas",
+)  # fmt: skip
 
 
-def describe(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, device, threads and the versions that decide about numbers."""
-    import torch
+def describe(device: str = "cpu", threads: int = 0) -> dict[str, Any]:
+    """Processor, cores, device, threads and the versions that decide about numbers.
 
+    ``threads``: of a model that has its own; 0 asks PyTorch. It is imported only if that is needed.
+    """
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
         "device": device,
-        "device_name": torch.cuda.get_device_name(device) if device.startswith("cuda") else "",
-        "threads": torch.get_num_threads(),
+        "device_name": _device_name(device),
+        "threads": threads or _threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of those of ``PACKAGES`` that are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def devices() -> list[str]:
     """Devices models can run on here, best first."""
-    import torch
-
     found = ["cpu"]
+    try:
+        import torch
+    except ImportError:  # an installation for exported models
+        return found
     if torch.backends.mps.is_available():
         found.insert(0, "mps")
     if torch.cuda.is_available():
@@ -46,20 +62,46 @@ def resolve(device: str) -> str:
 
     Raises ``HistoclickError`` for a device that does not exist or is not usable.
     """
-    import torch
-
+    if device == "cpu":
+        return device  # without waiting for PyTorch
     usable = devices()
     if device == "auto":
         return usable[0]
     try:
+        import torch
+
         if torch.device(device).type not in usable:
             raise RuntimeError
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
+    except (RuntimeError, AssertionError, ImportError):
         raise HistoclickError(
             f"device '{device}' cannot be used here; usable: {', '.join(usable)}"
         ) from None
     return device
+
+
+def limit_threads(threads: int) -> None:
+    """How many processor threads PyTorch takes, for all models of this process."""
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _device_name(device: str) -> str:
+    if not device.startswith("cuda"):
+        return ""
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def _threads() -> int:
+    try:
+        import torch
+    except ImportError:
+        return os.cpu_count() or 1
+    return torch.get_num_threads()
 
 
 def _processor() -> str:

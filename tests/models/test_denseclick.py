@@ -3,8 +3,10 @@ import math
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 import torch
 
+from histoclick.models import registry
 from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.denseclick.segmenter import DenseClickSegmenter
 from histoclick.models.nets.clickrasters import FAR, click_distances, rasterise, spots
@@ -227,3 +229,20 @@ def test_embeddings_go_through_arrays(shape: tuple[int, int]) -> None:
     assert again.shape == shape
     with pytest.raises(ValueError, match="shape"):
         segmenter.unpack(segmenter.pack(encoded) | {"s4": np.zeros((1, 32, 4, 4), np.float32)})
+
+
+@pytest.mark.parametrize("start", ["an answer", "a mask"])
+def test_a_click_outside_takes_away_and_adds_nothing(start: str) -> None:
+    segmenter = registry.load("histoclick-tiny")
+    image = skimage.data.immunohistochemistry()
+    encoded = segmenter.encode(image)
+    first = segmenter.predict(encoded, Prompt((Click(256, 256),)))
+    before = first if start == "an answer" else Prediction.of_mask(first.mask)
+    y, x = np.argwhere(first.mask)[::97].T
+    taken = 0
+    for px, py in zip(x[:12].tolist(), y[:12].tolist(), strict=True):
+        prompt = Prompt((Click(256, 256), Click(px, py, positive=False)))
+        after = segmenter.predict(encoded, prompt, before)
+        assert not (after.mask & ~first.mask).any()
+        taken += int((first.mask & ~after.mask).sum())
+    assert taken > 0

@@ -10,14 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from histoclick.files import sha256
 from histoclick.models import registry
 from histoclick.models.card import Card
-from histoclick.models.gatedclick.compliance import REACH, comply, merged
+from histoclick.models.compliance import REACH, comply, merged
 from histoclick.models.gatedclick.network import FAR, FREE, NEAR, GatedClickNet, within_reach
 from histoclick.models.gatedclick.parts import ARCHITECTURES, SMALL
 from histoclick.models.gatedclick.refiner import SIDE, Refiner, cut, last_click, paste
 from histoclick.models.gatedclick.segmenter import GatedClickSegmenter
-from histoclick.models.weights import sha256, write_safetensors
+from histoclick.models.weights import write_safetensors
 from histoclick.types import BatchSegmenter, Click, HistoclickError, Prediction, Prompt
 
 

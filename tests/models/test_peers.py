@@ -22,12 +22,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 import golden
 import histoclick
+from histoclick.files import sha256
 from histoclick.models import registry
 from histoclick.models.card import read_card
 from histoclick.models.peers import family
 from histoclick.models.peers.kinds import KINDS
 from histoclick.models.peers.segmenter import PeerSegmenter
-from histoclick.models.weights import sha256
 from histoclick.types import RGB8, Box, Click, HistoclickError, Prediction, Prompt, Segmenter
 
 CLICKS = (Click(30, 20), Click(50, 60, positive=False), Click(12.5, 70))

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from histoclick.files import sha256
 from histoclick.models import weights
-from histoclick.models.weights import check_keys, read_state_dict, sha256, shapes, write_safetensors
+from histoclick.models.weights import check_keys, read_state_dict, shapes, write_safetensors
 from histoclick.types import HistoclickError
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([1.0, -2.0])}

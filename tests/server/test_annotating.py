@@ -178,6 +178,42 @@ def test_a_stroke_over_too_many_pixels_is_refused(
     assert again.status_code == 200
 
 
+@pytest.mark.parametrize(
+    "stroke",
+    [
+        {"points": [[500, 500]], "radius": 1e-300},
+        {"points": [[j * 7919 % 800, j * 104729 % 600] for j in range(10_000)], "radius": 40},
+    ],
+    ids=["too thin", "too much"],
+)
+def test_a_stroke_that_cannot_be_painted_is_not_stored(
+    server: Server, slide: str, stroke: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("histoclick.server.extents.MAX_STROKE_ROWS", 100_000)
+    action = {"id": "x", "kind": "stroke", "object": None, "erase": False, "mpp": 0.5, **stroke}
+    reply = server.client.post(f"/api/slides/{slide}/events", json=action)
+    assert reply.status_code in (400, 422)
+    assert server.annotations(slide)["seq"] == 0
+
+
+def test_new_slides_begin_with_the_classes_that_were_set_last(slides: Path, tmp_path: Path) -> None:
+    classes = [{"name": "Gland", "colour": [1, 2, 3], "key": "g"}]
+    with serving([slides], tmp_path / "store") as server:
+        one, two = server.id_of("a.tif"), server.id_of("b.tif")
+        server.act(one, kind="classes", classes=classes)
+        assert server.annotations(two)["classes"] == classes
+    with serving([slides], tmp_path / "store") as server:
+        two = server.id_of("b.tif")
+        assert server.annotations(two)["classes"] == classes
+        server.click(two, 300, 300)
+    with Store.open(str(tmp_path / "store")) as store:  # the log says it, for those who fold it
+        kinds = [
+            [event["action"]["kind"] for event in store.events(known["key"])]
+            for known in store.slides()
+        ]
+    assert kinds == [["classes"], ["classes", "click"]]
+
+
 def test_an_outline_too_large_for_a_resolution_is_worked_on_at_a_coarser_one(
     server: Server, slide: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -509,7 +545,8 @@ def test_an_imported_outline_is_corrected_with_clicks(faithful: Server, tmp_path
     server, slide = faithful, faithful.id_of("a.tif")
     content = geojson(Annotation(LESION, "Ödem", (9, 8, 7), "näme"), tmp_path=tmp_path)
     path = f"/api/slides/{slide}"
-    reply = server.client.post(f"{path}/import", files={"file": ("x.geojson", content)}).json()
+    file, tab = {"file": ("x.geojson", content)}, {"X-Client": "tab"}
+    reply = server.client.post(f"{path}/import", files=file, headers=tab).json()
     made = only(reply)
     assert (made["label"], made["name"], made["mpp"]) == ("Ödem", "näme", None)
     assert shape(made["geometry"]).equals(LESION)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapely import Polygon, box
+from shapely import LineString, MultiPolygon, Polygon, box
 from shapely.geometry import Point
 
 from histoclick.geometry import Rect
@@ -31,6 +33,7 @@ from histoclick.session import (
     Rename,
     SetClasses,
     Stroke,
+    Tidy,
     Undo,
     from_plain,
     from_row,
@@ -96,6 +99,7 @@ actions = st.one_of(
     st.builds(lambda o: Relabel(o or 1, "c"), objects),
     st.just(RelabelAll((("a", "b"), ("b", "a")))),
     st.builds(lambda o: Rename(o or 1, "n"), objects),
+    st.builds(lambda o: Tidy(o or 1), objects),
     st.builds(lambda o: Delete(o or 1), objects),
     st.builds(lambda p: Import((Outline(box(*p, p[0] + 300, p[1] + 90), "i"),)), places),
     st.just(SetClasses((Class("x", (1, 2, 3), "9"),))),
@@ -358,6 +362,74 @@ def test_classes_change_names_at_once_and_back(slide: Slide) -> None:
     assert labels() == "aabc"
     desk.do(Redo())
     assert labels() == "bbac"
+
+
+def test_a_stroke_that_crosses_itself_ten_thousand_times(slide: Slide) -> None:
+    """As a whole, shapely would not be done with it today."""
+    points = tuple((j * 7919 % 2200, j * 104729 % 900) for j in range(10_000))
+    desk = Desk(slide)
+    desk.do(Stroke(None, points, 3.0, False, MPP))
+    assert desk.book.objects[1].shape.area > 1e6
+
+
+def test_a_stroke_is_its_line_with_a_round_brush(slide: Slide) -> None:
+    points = ((400.0, 400.0), (900.0, 700.0), (900.0, 700.0), (500.0, 800.0), (700.0, 300.0))
+    desk = Desk(slide)
+    desk.do(Stroke(None, points, 60.0, False, MPP))
+    shape = desk.book.objects[1].shape
+    line = LineString(points).buffer(60)
+    y, x = np.mgrid[:150, :200] * 8 + 4
+    centres = shapely.points(x, y)
+    wrong = shapely.covers(shape, centres) != shapely.covers(line, centres)
+    assert wrong.sum() <= 2  # round ends are polygons, made in two ways
+
+
+def test_a_click_on_the_far_border_is_for_the_last_pixel(slide: Slide) -> None:
+    knowing = Knowing(lambda x, y: x > 3000)
+    Desk(slide, knowing).do(ClickOn(None, 3200, 2400, True, MPP))
+    ((_, prompt, _),) = knowing.asked
+    (click,) = prompt.clicks
+    assert (click.x, click.y) == (63, 63)
+
+
+def test_a_stroke_without_width_is_refused(slide: Slide) -> None:
+    with pytest.raises(HistoclickError, match=r"radius of 0\.01 px or more"):
+        Desk(slide).do(Stroke(None, ((500.0, 500.0),), 1e-300, False, MPP))
+
+
+def test_parts_that_nobody_clicked_in_are_dropped_and_come_back(slide: Slide) -> None:
+    """Three squares are the model's answer; somebody clicked in one and painted on another."""
+
+    def squares(x: Any, y: Any) -> Any:
+        return (abs(y - 1200) < 40) & (abs((x - 1600 + 80) % 160 - 80) < 40) & (abs(x - 1600) < 200)
+
+    desk = Desk(slide, Knowing(squares))
+    desk.do(ClickOn(None, 1600, 1200, True, MPP))
+    before = desk.book.objects[1]
+    assert len(before.parts) == 3
+    desk.do(Stroke(1, ((1760, 1290),), 60, False, MPP))
+    desk.do(Tidy(1))
+    shape = desk.book.objects[1].shape
+    assert [round(x) for x in shape.bounds][::2] == [1560, 1816]
+    assert Book(slide, desk.log).objects[1].shape.equals(shape)
+    desk.do(Undo())
+    desk.do(Undo())
+    assert desk.book.objects[1].shape.equals(before.shape)
+
+
+def test_of_an_outline_from_a_file_the_largest_part_is_kept(slide: Slide) -> None:
+    parts = MultiPolygon([box(0, 0, 90, 90), box(200, 200, 210, 210)])
+    desk = Desk(slide)
+    desk.do(Import((Outline(parts),)))
+    desk.do(Tidy(1))
+    assert desk.book.objects[1].shape.equals(box(0, 0, 90, 90))
+    with pytest.raises(HistoclickError, match="has one part"):
+        desk.do(Tidy(1))
+
+
+def test_files_of_another_slide_are_refused(slide: Slide) -> None:
+    with pytest.raises(HistoclickError, match="nothing in the file lies on this slide"):
+        Desk(slide).do(Import((Outline(box(9000, 9000, 9100, 9100)),)))
 
 
 def test_what_runs_out_of_a_box_is_cut_until_somebody_clicks_beyond(slide: Slide) -> None:

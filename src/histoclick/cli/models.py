@@ -10,7 +10,7 @@ import typer
 from histoclick.cli.console import Json, say, say_json
 from histoclick.types import HistoclickError
 
-models_app = typer.Typer(help="List, show and import models.", no_args_is_help=True)
+models_app = typer.Typer(help="List, show, import and export models.", no_args_is_help=True)
 
 
 @models_app.command("list")
@@ -76,3 +76,19 @@ def random_model(
 
     folder = with_random_weights(family, architecture, out)
     say(f"Made {folder}, marked as untrained. Use it with: --model {folder}")
+
+
+@models_app.command("export")
+def export_model(
+    model: Annotated[str, typer.Argument(help="Id or folder.")],
+    out: Annotated[Path, typer.Argument(help="Model folder to make.")],
+    format_: Annotated[str, typer.Option("--format", help="Of the graphs: onnx.")] = "onnx",
+) -> None:
+    """Write a model as graphs that run without PyTorch: a light folder for any machine."""
+    from histoclick.models.registry import export_model
+
+    if format_ != "onnx":
+        raise HistoclickError(f"--format {format_}: models are exported as onnx")
+    say(f"Exporting {model}; a minute or two ...")
+    folder = export_model(model, out)
+    say(f"Exported into {folder}. Use it with: --model {folder.resolve()}")

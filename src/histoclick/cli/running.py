@@ -109,28 +109,26 @@ def make_crew(
 
 
 def load_segmenter(folder: Path, device: str, threads: int) -> Segmenter:
-    """What every worker does first. ``threads``: 0 leaves their number to PyTorch."""
-    import torch
-
+    """What every worker does first. ``threads``: 0 leaves their number to the model's library."""
     from histoclick import machine
     from histoclick.datasets.demo import demo_samples
     from histoclick.models import registry
     from histoclick.trajectory import trajectory
 
-    if threads:
-        torch.set_num_threads(threads)
     device = machine.resolve(device)
-    segmenter = registry.load(folder, device=device)
+    segmenter = registry.load(folder, device=device, threads=threads)
+    if threads and not hasattr(segmenter, "threads"):
+        machine.limit_threads(threads)
     if device != "cpu":  # an accelerator's first calls compile and allocate: nobody's seconds
         list(trajectory(segmenter, demo_samples(phantoms=0)[0], max_clicks=2))
     return segmenter
 
 
-def describe(_: Segmenter, device: str) -> dict[str, Any]:
+def describe(segmenter: Segmenter, device: str) -> dict[str, Any]:
     """The machine of a worker."""
     from histoclick import machine
 
-    return machine.describe(machine.resolve(device))
+    return machine.describe(machine.resolve(device), getattr(segmenter, "threads", 0))
 
 
 def card_facts(card: Card) -> dict[str, Any]:

@@ -120,6 +120,9 @@ def run_training(
         def seen(reached: Reached, steps: int, loss: float) -> None:
             best = "" if reached.best_step < 0 else f", best NoC@85 {reached.best:.2f}"
             text = f"loss {loss:.4f}{best}"
+            if settings.max_minutes and reached.seconds:  # that end it sooner, as it looks now
+                minutes = reached.seconds / 60
+                steps = min(steps, max(1, round(reached.step * settings.max_minutes / minutes)))
             bars.update(task, completed=reached.step, total=steps, description=text)
 
         done = train(

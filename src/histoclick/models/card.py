@@ -22,7 +22,8 @@ class Card:
     card ever names a Python class. ``sha256`` is of ``weights.safetensors`` (empty: the model has
     no weights). ``untrained`` marks weights that mean nothing, in every output. ``measured`` holds
     one table per patch set: ``dataset``, ``patches``, ``noc80`` ... and the ``command``.
-    ``training``: how it was trained from its base, if histoclick did it.
+    ``training``: how it was trained from its base, if histoclick did it. ``graphs``: of an exported
+    model, what ``models.onnx`` has to know of its files; ``sha256`` is then of both in a row.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Card:
     notes: tuple[str, ...] = ()
     measured: tuple[dict[str, Any], ...] = ()
     training: dict[str, Any] = dataclasses.field(default_factory=dict)
+    graphs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``card.toml`` into ``folder``, replacing one that is there."""

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from histoclick.files import sha256
 from histoclick.models.card import Card, check_architecture
 from histoclick.models.weights import (
     Shapes,
     check_keys,
     read_state_dict,
-    sha256,
     shapes,
     write_safetensors,
 )

@@ -13,12 +13,16 @@ import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import platformdirs
 
+from histoclick.files import sha256
 from histoclick.models.card import Card, read_card
 from histoclick.types import HistoclickError, Segmenter
+
+if TYPE_CHECKING:
+    from histoclick.models.graphs import Graphs
 
 BUILTIN = Path(__file__).parent / "builtin"
 FAMILIES = {
@@ -32,7 +36,9 @@ FAMILIES = {
     "baseline": "histoclick.models.baselines",
     "classical": "histoclick.models.classical",
     "peer": "histoclick.models.peers.family",
+    "onnx": "histoclick.models.onnx.segmenter",  # exported from others; needs no torch
 }
+EXPORTABLE = ("denseclick", "gatedclick")
 
 
 class Family(Protocol):
@@ -54,6 +60,22 @@ class ImportableFamily(Family, Protocol):
     def draw(self, architecture: str, folder: Path) -> Path:
         """Make in ``folder`` what ``convert`` takes, with weights that learned nothing. Raises
         ``HistoclickError`` for an unknown architecture, listing the known ones."""
+        ...
+
+
+class ExportableFamily(Family, Protocol):
+    """A family whose models are also graphs."""
+
+    def graphs(self, card: Card, folder: Path) -> Graphs:
+        """The networks of a model folder, for an export."""
+        ...
+
+
+class ThreadedFamily(Protocol):
+    """A family whose models have numbers of threads of their own."""
+
+    def load(self, card: Card, folder: Path, device: str, threads: int) -> Segmenter:
+        """Build the segmenter of a model folder."""
         ...
 
 
@@ -115,15 +137,39 @@ def find(id_or_folder: str | Path) -> tuple[Card, Path]:
     return card, known[name]
 
 
-def load(id_or_folder: str | Path | None = None, *, device: str = "cpu") -> Segmenter:
+def load(
+    id_or_folder: str | Path | None = None, *, device: str = "cpu", threads: int = 0
+) -> Segmenter:
     """Load a model by id or folder; without a name, the built-in one.
 
-    ``device``: as PyTorch names them (``cpu``, ``cuda``, ``mps``). Raises ``HistoclickError`` for
-    an unknown model, a damaged folder, or weights that are not those of the card.
+    ``device``: as PyTorch names them (``cpu``, ``cuda``, ``mps``). ``threads``: of an exported
+    model, 0 for as many as fit; PyTorch has one number for all models. Raises ``HistoclickError``
+    for an unknown model, a damaged folder, or weights that are not those of the card.
     """
     card, folder = find(default_id() if id_or_folder is None else id_or_folder)
     _verify(card, folder)
-    return _family(card.family).load(card, folder, device)
+    family = _family(card.family)
+    if card.family == "onnx":
+        return cast(ThreadedFamily, family).load(card, folder, device, threads)
+    return family.load(card, folder, device)
+
+
+def export_model(id_or_folder: str | Path, out: Path) -> Path:
+    """Write a model as ONNX graphs to the new folder ``out``, which ``load`` runs without PyTorch.
+
+    Raises ``HistoclickError`` for a family that has no graphs.
+    """
+    card, folder = find(id_or_folder)
+    _verify(card, folder)
+    module = _family(card.family)
+    if not hasattr(module, "graphs"):
+        raise HistoclickError(
+            f"{card.id}: models of family '{card.family}' cannot be exported; those of "
+            f"{' and '.join(EXPORTABLE)} can"
+        )
+    from histoclick.models.onnx.export import export
+
+    return export(card, folder, cast(ExportableFamily, module).graphs(card, folder), out)
 
 
 def import_model(file: Path, family: str, id_: str) -> Path:
@@ -206,18 +252,30 @@ def _convert(
 def _family(name: str) -> Family:
     if name not in FAMILIES:
         raise HistoclickError(f"unknown family '{name}'; known: {', '.join(FAMILIES)}")
-    return cast(Family, importlib.import_module(FAMILIES[name]))
+    try:
+        return cast(Family, importlib.import_module(FAMILIES[name]))
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise HistoclickError(
+            f"models of family '{name}' need PyTorch, which is not installed; install it, or give "
+            "--model an exported model ('histoclick models export', where PyTorch is)"
+        ) from None
 
 
 def _verify(card: Card, folder: Path) -> None:
-    from histoclick.models.weights import sha256
-
-    path = folder / "weights.safetensors"
-    if not card.sha256 and not path.exists():
+    files = card.graphs.get("sha256", {"weights.safetensors": card.sha256})
+    if not isinstance(files, dict):
+        raise HistoclickError(f"{folder / 'card.toml'}: [graphs.sha256] is no table; mend it")
+    if not card.sha256 and not any((folder / name).exists() for name in files):
         return  # a model without weights
-    if not path.is_file():
-        raise HistoclickError(f"{folder}: weights.safetensors is missing; import the model again")
-    if sha256(path) != card.sha256:
-        raise HistoclickError(
-            f"{path}: not the weights the card describes (SHA-256 differs); import the model again"
-        )
+    again = "export" if card.graphs else "import"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise HistoclickError(f"{folder}: {name} is missing; {again} the model again")
+        if sha256(path) != expected:
+            raise HistoclickError(
+                f"{path}: not the weights the card describes (SHA-256 differs); {again} the model "
+                "again"
+            )

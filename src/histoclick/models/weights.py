@@ -6,7 +6,6 @@ unpickler, which knows tensors and plain containers only, or by ``pickles``, whi
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import warnings
@@ -82,12 +81,6 @@ def check_keys(found: Shapes, expected: Shapes, what: str) -> None:
             f"{what} does not hold the weights of this network: {'; '.join(told)}; "
             "give the file that belongs to the model"
         )
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: Path) -> None:

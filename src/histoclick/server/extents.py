@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import shapely
 
 from histoclick.session import Book, Grid, Stroke
@@ -9,6 +10,7 @@ from histoclick.session.actions import Work
 from histoclick.types import HistoclickError
 
 MAX_STROKE_PX = 64_000_000  # working px that the surroundings of a stroke may have
+MAX_STROKE_ROWS = 4_000_000  # working px, of all pieces of a stroke together
 MAX_OBJECT_PX = 256_000_000  # working px around an outline from a file, when work on it begins
 
 
@@ -25,7 +27,9 @@ def check_extent(work: Work, book: Book) -> None:
     if isinstance(work, Stroke):
         x0, y0, x1, y1 = shapely.MultiPoint(work.points).bounds
         r = work.radius
-        if pixels(x0 - r, y0 - r, x1 + r, y1 + r) > MAX_STROKE_PX:
+        heights = np.abs(np.diff([y for _, y in work.points])) + 2 * r
+        rows = np.minimum(heights / grid.scale_y + 1, grid.height).sum()
+        if pixels(x0 - r, y0 - r, x1 + r, y1 + r) > MAX_STROKE_PX or rows > MAX_STROKE_ROWS:
             raise HistoclickError("the stroke covers too much at this um/px; zoom out")
     shape = item.imported if item is not None and item.grid is None else None
     if shape is not None and pixels(*shape.bounds) > MAX_OBJECT_PX:

@@ -22,18 +22,32 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from histoclick.annotations import Canvas, Document
 from histoclick.server.engine import Engine
 from histoclick.server.extents import check_extent
 from histoclick.server.library import Entry, Library, NoSlide
 from histoclick.server.sight import Sight
-from histoclick.session import Action, Book, BoxAround, ClickOn, Event, Stroke, from_row, to_row
+from histoclick.session import (
+    CLASSES,
+    Action,
+    Book,
+    BoxAround,
+    Class,
+    ClickOn,
+    Event,
+    SetClasses,
+    Stroke,
+    from_plain,
+    from_row,
+    to_row,
+)
 from histoclick.store import Conflict, Store
 from histoclick.types import HistoclickError
 
@@ -84,6 +98,8 @@ class Sessions:
         self._store = store
         self._engine = engine
         self._max_books = max_books
+        latest = store.latest("classes")
+        self._classes = CLASSES if latest is None else _classes(latest)
         self._lock = threading.Lock()
         self._desks: OrderedDict[str, _Desk] = OrderedDict()  # by key; least recently used first
         self._counts: dict[str, tuple[int, int]] = {}  # by key: seq, and objects then
@@ -119,16 +135,22 @@ class Sessions:
                     return look(book, None)
                 if isinstance(action, ClickOn | BoxAround | Stroke):
                     check_extent(action, book)
-                event = book.propose(
-                    action, id_=id_, client=author.client, user=author.user, time=time.time(),
-                    sight=sight,
-                )  # fmt: skip
+                deeds = [(action, id_)]
+                if book.seq == 0 and book.classes != CLASSES:  # those that are usual here
+                    deeds.insert(0, (SetClasses(book.classes), str(uuid.uuid4())))
                 try:
-                    self._store.append(entry.key, to_row(event))
+                    for deed, name in deeds:
+                        event = book.propose(
+                            deed, id_=name, client=author.client, user=author.user,
+                            time=time.time(), sight=sight,
+                        )  # fmt: skip
+                        self._store.append(entry.key, to_row(event))
+                        desk.apply(event)
                 except Conflict:
                     self._catch_up(entry, desk)
                     continue
-                desk.apply(event)
+                if isinstance(action, SetClasses):
+                    self._classes = action.classes
                 return look(book, event)
         raise HistoclickError("too many others work on this slide at this moment; repeat it")
 
@@ -186,9 +208,16 @@ class Sessions:
                 entry.key, name=entry.name, path=str(entry.path), width=slide.width,
                 height=slide.height, mpp=slide.mpp,
             )  # fmt: skip
-            return Book(slide)
+            return Book(slide, classes=self._classes)
 
     def _catch_up(self, entry: Entry, desk: _Desk) -> None:
         """Take in what is stored and not yet in the book, by whichever process."""
         for row in self._store.events(entry.key, after=desk.book.seq):
             desk.apply(from_row(row))
+
+
+def _classes(plain: Mapping[str, Any]) -> tuple[Class, ...]:
+    """Those of an action that sets them, as stored."""
+    action = from_plain(plain)
+    assert isinstance(action, SetClasses)
+    return action.classes

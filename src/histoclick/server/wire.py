@@ -75,7 +75,7 @@ class StrokeAction(_Work):
         list[Annotated[list[Place], Field(min_length=2, max_length=2)]],
         Field(min_length=1, max_length=MAX_POINTS),
     ]
-    radius: Length
+    radius: Annotated[float, Field(ge=0.01, le=1e7)]
     erase: bool
 
 
@@ -103,6 +103,13 @@ class NameAction(_Action):
     kind: Literal["name"]
     object: ObjectId
     name: Label
+
+
+class TidyAction(_Action):
+    """Keep the parts of an object that somebody clicked in or painted."""
+
+    kind: Literal["tidy"]
+    object: ObjectId
 
 
 class DeleteAction(_Action):
@@ -146,6 +153,7 @@ ActionIn = Annotated[
     | LabelAction
     | LabelsAction
     | NameAction
+    | TidyAction
     | DeleteAction
     | ClassesAction
     | UndoAction

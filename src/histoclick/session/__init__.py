@@ -21,17 +21,19 @@ from histoclick.session.actions import (
     Rename,
     SetClasses,
     Stroke,
+    Tidy,
     Undo,
     from_plain,
     to_plain,
 )
-from histoclick.session.book import Book, Change
+from histoclick.session.book import CLASSES, Book, Change
 from histoclick.session.events import Event, from_row, to_row
 from histoclick.session.item import Item, Mark
 from histoclick.session.sight import Sight
 from histoclick.session.windows import Grid, Window
 
 __all__ = [
+    "CLASSES",
     "KINDS",
     "Action",
     "Book",
@@ -53,6 +55,7 @@ __all__ = [
     "SetClasses",
     "Sight",
     "Stroke",
+    "Tidy",
     "Undo",
     "Window",
     "from_plain",

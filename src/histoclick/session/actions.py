@@ -82,6 +82,14 @@ class Rename:
 
 
 @dataclass(frozen=True)
+class Tidy:
+    """Of an object in several parts, keep those that somebody clicked in or painted; if there is
+    none, the largest."""
+
+    object: int
+
+
+@dataclass(frozen=True)
 class Delete:
     """Remove an object."""
 
@@ -137,6 +145,7 @@ Action: TypeAlias = (
     | Relabel
     | RelabelAll
     | Rename
+    | Tidy
     | Delete
     | Import
     | SetClasses
@@ -152,6 +161,7 @@ KINDS: dict[str, type[Action]] = {
     "label": Relabel,
     "labels": RelabelAll,
     "name": Rename,
+    "tidy": Tidy,
     "delete": Delete,
     "import": Import,
     "classes": SetClasses,

@@ -26,6 +26,7 @@ from histoclick.types import Box, HistoclickError, Prediction, Prompt
 KEPT = 8  # predictions, each with what its family remembers
 LONGEST = 40  # answers in a row that are made again after a restart; before, a mask has to do
 ROOM = 0.8  # of a window that a box may take
+THINNEST = 0.01  # px of level 0, radius of a brush
 COARSEST = 4096.0  # px of level 0 per working px
 
 
@@ -204,5 +205,5 @@ def _at(item: Item) -> tuple[Grid, float]:
 
 def check_stroke(stroke: Stroke) -> None:
     """Raise ``HistoclickError`` for a stroke without a place or a width."""
-    if not stroke.points or not stroke.radius > 0:
-        raise HistoclickError("a stroke needs a point and a radius above 0")
+    if not stroke.points or not stroke.radius >= THINNEST:
+        raise HistoclickError(f"a stroke needs a point and a radius of {THINNEST} px or more")

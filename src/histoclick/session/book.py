@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import shapely
+
 from histoclick.annotations import Annotation, Canvas, Document
 from histoclick.session.actions import (
     Action,
@@ -19,6 +21,7 @@ from histoclick.session.actions import (
     Rename,
     SetClasses,
     Stroke,
+    Tidy,
     Undo,
 )
 from histoclick.session.asking import ROOM, Asking, Step, check_stroke
@@ -29,6 +32,7 @@ from histoclick.session.sight import Sight
 from histoclick.slides import Slide
 from histoclick.types import HistoclickError
 
+EDGE = 1e-3  # px of level 0
 CLASSES = (
     Class("Tumor", (200, 0, 0), "1"),
     Class("Stroma", (60, 140, 60), "2"),
@@ -64,10 +68,15 @@ class Book:
     object there ever was.
     """
 
-    def __init__(self, slide: Slide, events: Iterable[Event] = ()) -> None:
+    def __init__(
+        self,
+        slide: Slide,
+        events: Iterable[Event] = (),
+        classes: tuple[Class, ...] = CLASSES,
+    ) -> None:
         self.slide = slide
         self.seq = 0
-        self.classes: tuple[Class, ...] = CLASSES
+        self.classes = classes  # until an event sets others
         self.objects: dict[int, Item] = {}
         self.versions: dict[int, int] = {}
         self._asking = Asking(slide)
@@ -129,16 +138,18 @@ class Book:
                 return self._asked(event, action, sight)
             case Stroke():
                 check_stroke(action)
-                self._ready(action)
+                _ = self._ready(action).stroked(action, event.seq).mask  # before it is stored
             case Relabel() | Rename() | Delete():
                 self._there(action.object)
+            case Tidy():
+                if len(self._there(action.object).parts) < 2:
+                    raise HistoclickError("the object has one part; there is nothing to tidy")
             case Undo():
                 self._undoable(client, user)
             case Redo():
                 self._redoable(client)
             case Import():
-                if not action.outlines:
-                    raise HistoclickError("the file holds no object")
+                self._check_import(action)
         return event
 
     def apply(self, event: Event) -> Change:
@@ -166,6 +177,9 @@ class Book:
                         steps[item.id] = Step(event, item.renamed(label=new[item.label]))
             case Rename():
                 item = self._there(action.object).renamed(name=action.name)
+                steps[item.id] = Step(event, item)
+            case Tidy():
+                item = self._there(action.object).tidied(event.seq)
                 steps[item.id] = Step(event, item)
             case Delete():
                 steps[self._there(action.object).id] = Step(event, None)
@@ -229,13 +243,22 @@ class Book:
         facts["object"] = item.id
         return replace(event, action=action, result=answer.to_bytes(), facts=facts)
 
+    def _check_import(self, action: Import) -> None:
+        if not action.outlines:
+            raise HistoclickError("the file holds no object")
+        slide = shapely.box(0, 0, self.slide.width, self.slide.height)
+        if not any(slide.intersects(outline.shape) for outline in action.outlines):
+            raise HistoclickError("nothing in the file lies on this slide; is it of another one?")
+
     def _placed(self, action: ClickOn | BoxAround, sight: Sight) -> ClickOn | BoxAround:
         """The action, inside of the slide and at a resolution at which its box fits a window."""
         width, height = self.slide.width, self.slide.height
         if isinstance(action, ClickOn):
             if not (0 <= action.x <= width and 0 <= action.y <= height):
                 raise HistoclickError("the click lies outside of the slide")
-            return action
+            # on the far border it is meant for the last pixel
+            x, y = min(action.x, width - EDGE), min(action.y, height - EDGE)
+            return replace(action, x=x, y=y)
         x0, x1 = sorted(min(max(x, 0.0), width) for x in (action.x0, action.x1))
         y0, y1 = sorted(min(max(y, 0.0), height) for y in (action.y0, action.y1))
         if x0 >= x1 or y0 >= y1:
@@ -273,7 +296,9 @@ class Book:
         for deed in reversed(self._deeds):
             if deed.client == client:
                 return deed
-        return next((deed for deed in reversed(self._deeds) if deed.user == user), None)
+        if user:
+            return next((deed for deed in reversed(self._deeds) if deed.user == user), None)
+        return None
 
     def _is_last(self, deed: _Deed) -> bool:
         return all(self._top(id_) is step for id_, step in deed.steps.items())

@@ -119,7 +119,7 @@ class Item:
         kept = tuple(
             stroke
             for stroke in self.strokes
-            if stroke.erase != click.positive or not stroke.area.covers(point)
+            if stroke.erase != click.positive or not stroke.meets(point)
         )
         return replace(self, clicks=(*self.clicks, mark), strokes=kept, before=self, change=None)
 
@@ -137,6 +137,30 @@ class Item:
         """With a stroke of the brush or the eraser."""
         painted = Painted.of(stroke, seq)
         return replace(self, strokes=(*self.strokes, painted), before=self, change=painted)
+
+    @property
+    def parts(self) -> tuple[Polygon, ...]:
+        """Its areas, px of level 0."""
+        if isinstance(self.shape, Polygon):
+            return (self.shape,)
+        return tuple(self.shape.geoms) if isinstance(self.shape, MultiPolygon) else ()
+
+    def tidied(self, seq: int) -> Item:
+        """Without the parts that nobody clicked in or painted; if it is all, the largest stays."""
+        points = [Point(mark.x, mark.y) for mark in self.clicks if mark.positive]
+        painted = [stroke for stroke in self.strokes if not stroke.erase]
+        kept = [
+            part
+            for part in self.parts
+            if any(part.intersects(point) for point in points)
+            or any(stroke.meets(part) for stroke in painted)
+        ]
+        kept = kept or [max(self.parts, key=lambda part: part.area)]
+        if self.grid is None:
+            return replace(self, imported=kept[0], before=self, change=None)
+        gone = MultiPolygon([part for part in self.parts if part not in kept])
+        change = Painted((gone,), erase=True, seq=seq)
+        return replace(self, before=self, change=change)
 
     def renamed(self, *, label: str | None = None, name: str | None = None) -> Item:
         """With another class or name."""

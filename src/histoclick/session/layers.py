@@ -20,10 +20,9 @@ import cv2
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from shapely import LineString, MultiPolygon, Polygon
-from shapely.geometry import Point
+from shapely import MultiPolygon, Polygon
 
-from histoclick.masks import Painter, rasterise
+from histoclick.masks import Painter
 from histoclick.session.actions import Stroke
 from histoclick.session.windows import INNER, Grid, Window
 from histoclick.types import HistoclickError, Mask
@@ -75,29 +74,47 @@ class Answer:
 
 @dataclass(frozen=True)
 class Painted:
-    """A stroke of the brush or the eraser. ``area``: where, px of level 0. ``seq``: its event's."""
+    """Areas that are painted or erased, as by a stroke: together, px of level 0; they may overlap.
 
-    area: Polygon | MultiPolygon
+    ``seq``: of its event.
+    """
+
+    areas: tuple[Polygon | MultiPolygon, ...]
     erase: bool
     seq: int
 
     @classmethod
     def of(cls, stroke: Stroke, seq: int) -> Painted:
-        """The area of a stroke: all that is not farther than its radius from its line."""
-        points = stroke.points
-        line = LineString(points) if len(set(points)) > 1 else Point(points[0])
-        return cls(line.buffer(stroke.radius), stroke.erase, seq)
+        """All that is not farther from the line of a stroke than its radius.
+
+        A part of it for each piece of the line: to make one shape of a line that crosses itself a
+        thousand times takes minutes and gigabytes.
+        """
+        points = np.array(stroke.points, np.float64)
+        points = points[np.append(True, (points[1:] != points[:-1]).any(1))]
+        lines = (
+            shapely.linestrings(np.stack([points[:-1], points[1:]], axis=1))
+            if len(points) > 1
+            else shapely.points(points)
+        )
+        areas = [area for area in shapely.buffer(lines, stroke.radius) if not area.is_empty]
+        return cls(tuple(areas), stroke.erase, seq)
+
+    def meets(self, shape: shapely.Geometry) -> bool:
+        """Whether it has a point in common with ``shape``, px of level 0."""
+        return bool(shapely.intersects(np.array(self.areas, object), shape).any())
 
     def window(self, grid: Grid) -> Window | None:
         """The smallest window that holds it; ``None`` if it lies outside of the slide."""
-        return extent(self.area, grid)
+        return extent(shapely.GeometryCollection(self.areas), grid)
 
     def paint(self, grid: Grid, window: Window, mask: Mask) -> None:
         """Into the mask of a window, (window.height, window.width) bool."""
         span = self.window(grid)
         part = None if span is None else window.meet(span)
         if part is not None:
-            inside = rasterise(self.area, grid.rect0(part), part.width, part.height)
+            painter = Painter(self.areas, np.ones(len(self.areas), bool))
+            inside = painter.band(grid.rect0(part), part.width, part.height)
             mask[part.within(window)][inside] = not self.erase
 
 
@@ -117,7 +134,10 @@ class Base:
 
 
 def extent(shape: shapely.Geometry, grid: Grid) -> Window | None:
-    """The smallest window of a slide that holds a shape in px of level 0."""
+    """The smallest window of a slide that holds a shape in px of level 0; ``None`` for an empty
+    shape, or one beyond the slide."""
+    if shape.is_empty:
+        return None
     x0, y0, x1, y1 = shape.bounds
     left, top = int(x0 / grid.scale_x), int(y0 / grid.scale_y)
     right, bottom = int(x1 / grid.scale_x) + 1, int(y1 / grid.scale_y) + 1

@@ -15,6 +15,8 @@ from histoclick.session.windows import Grid, Window
 from histoclick.types import Mask
 
 TILE = 256  # px
+FULL = np.ones((TILE, TILE), bool)  # most tiles of a large object are this one
+FULL.flags.writeable = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class SparseMask:
             ] = inside
             if tile.any():
                 tile.flags.writeable = False
-                tiles[column, row] = tile
+                tiles[column, row] = FULL if tile.all() else tile
         return SparseMask(tiles)
 
     def crop(self, window: Window) -> Mask:

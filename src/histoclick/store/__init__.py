@@ -170,6 +170,18 @@ class Store:
             if len(rows) < PAGE:
                 return
 
+    def latest(self, kind: str) -> dict[str, Any] | None:
+        """The latest action of a kind on any slide; ``None`` if there was none."""
+        found = (
+            sa.select(EVENTS.c.action)
+            .where(EVENTS.c.action["kind"].as_string() == kind)
+            .order_by(EVENTS.c.time.desc(), EVENTS.c.seq.desc())
+            .limit(1)
+        )
+        with self._told("events cannot be read"), self._engine.connect() as connection:
+            action: dict[str, Any] | None = connection.execute(found).scalar_one_or_none()
+        return action
+
     def slides(self) -> list[dict[str, Any]]:
         """All slides as they were given to ``slide``, with ``key`` and the number of ``events``."""
         counted = (

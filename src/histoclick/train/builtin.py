@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from histoclick.files import sha256
 from histoclick.models.card import Card, check_architecture, read_card
 from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.gatedclick.network import GatedClickNet
 from histoclick.models.gatedclick.parts import ARCHITECTURES
 from histoclick.models.nets.mobilenet import calibrate
-from histoclick.models.weights import read_state_dict, sha256, write_safetensors
+from histoclick.models.weights import read_state_dict, write_safetensors
 from histoclick.train.crops import STOP, batches, draw, read_folders
 from histoclick.train.lessons import lesson
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from histoclick.models.compliance import comply
 from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.denseclick.network import Pyramid as DensePyramid
-from histoclick.models.gatedclick.compliance import comply
 from histoclick.models.gatedclick.decoders import Pyramid
 from histoclick.models.gatedclick.network import SURE, GatedClickNet
 from histoclick.models.gatedclick.segmenter import BUMP_PX

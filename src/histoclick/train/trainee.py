@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from histoclick.files import sha256
 from histoclick.models.card import Card
-from histoclick.models.weights import sha256, write_safetensors
+from histoclick.models.weights import write_safetensors
 from histoclick.train.points import RITM, FirstClicks
 from histoclick.types import HistoclickError
 

@@ -30,6 +30,7 @@ from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
 
+CERTAIN = 1e-4  # probabilities nearer to 0 or 1 are none that logits tell apart
 # Name, channels and stride of the maps of an embedding.
 LAYOUT = tuple(zip(Pyramid._fields, (*WIDTHS, LIKENESS), (2, 4, 8, 16, 8), strict=True))
 
@@ -48,7 +49,8 @@ class DenseClickEncoded:
 class DenseClickSegmenter:
     """Resizes the longer side to ``input_size`` px and pads by reflection to multiples of 32.
 
-    ``Prediction.memory`` is the stride-2 logit map (1, 1, h, w) of the padded input.
+    ``Prediction.memory`` is the stride-2 logit map (1, 1, h, w) of the padded input. After a
+    negative click no logit is higher than before.
     """
 
     def __init__(self, net: DenseClickNet, input_size: int, device: str = "cpu") -> None:
@@ -127,6 +129,12 @@ class DenseClickSegmenter:
             clicks = click_tensor(users, self._device)
             before = torch.cat([self._before(encoded[i], previous[i]) for i in members])
             low = self._net.decode(pyramid, clicks, before)
+            # A click outside the object takes away and adds nothing, anywhere.
+            outside = [
+                previous[i] is not None and not prompts[i].clicks[-1].positive for i in members
+            ]
+            lower = torch.tensor(outside, device=self._device)[:, None, None, None]
+            low = torch.where(lower, torch.minimum(low, torch.logit(before, CERTAIN)), low)
             high = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
             for place, i in enumerate(members):
                 rows, columns = encoded[i].resized

@@ -115,7 +115,7 @@ def within_reach(clicks: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 1, H, W) in 0..1: how much the last of ``clicks`` (B, N, 3) may change where. All 1 for
     the first ``FREE`` ones; then 1 up to ``NEAR`` px around it, 0 from ``FAR`` px on."""
     late = (clicks[:, :, 2] != 0).sum(1) > FREE
-    if not late.any():
+    if not torch.compiler.is_compiling() and not late.any():
         return clicks.new_ones((len(clicks), 1, *size))
     last = last_click(clicks)
     dy = torch.arange(size[0], device=clicks.device) - last[:, 1, None]

@@ -40,7 +40,8 @@ class Refiner(nn.Module):
         ``before``: (B, 1, H, W), probability of the last mask; ``clicks``: (B, N, 3).
         """
         height, width = image.shape[2:]
-        side_y, side_x = min(SIDE, height), min(SIDE, width)
+        # As an export can follow it, for any size
+        side_y, side_x = (torch.sym_min(SIDE, side) for side in (height, width))  # type: ignore[no-untyped-call]
         last = last_click(clicks)
         # Even corners, so that crops of stride 2 fit those of stride 1
         top = _corner(last[:, 1], side_y, height)
@@ -84,7 +85,7 @@ def last_click(clicks: Tensor) -> Tensor:
     """(B, 3): the newest of (B, N, 3) clicks whose sign is not 0."""
     index = torch.arange(1, clicks.shape[1] + 1, device=clicks.device)
     place = ((clicks[:, :, 2] != 0) * index).argmax(1)
-    return clicks.take_along_dim(place[:, None, None], 1)[:, 0]
+    return clicks.gather(1, place[:, None, None].expand(-1, 1, 3))[:, 0]
 
 
 def cut(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

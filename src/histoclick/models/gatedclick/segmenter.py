@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card, check_architecture
 from histoclick.models.device import finish
-from histoclick.models.gatedclick.compliance import comply, merged
 from histoclick.models.gatedclick.decoders import Pyramid
-from histoclick.models.gatedclick.network import FREE, LIKENESS, MULTIPLE, SURE, GatedClickNet
+from histoclick.models.gatedclick.graphs import graphs_of, rules_of
+from histoclick.models.gatedclick.network import LIKENESS, MULTIPLE, SURE, GatedClickNet
 from histoclick.models.gatedclick.parts import ARCHITECTURES
+from histoclick.models.graphs import Graphs
 from histoclick.models.nets.modelinput import alike, click_tensor, mirrored
 from histoclick.models.prompts import check_image, check_prompt
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.types import RGB8, Click, HistoclickError, Logits, Prediction, Prompt
-
-BUMP_PX = 6.0  # of the model's input
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,7 @@ class GatedClickSegmenter:
         # Channels last is what the convolutions of this network are fastest in, on CPU and GPU.
         self._net = net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parts = net.parts
+        self._rules = rules_of(net.parts)
         self._input_size = input_size
         self._device = device
 
@@ -149,22 +149,9 @@ class GatedClickSegmenter:
         quality: float,
     ) -> Prediction:
         """``inner``: the clicks in the frame of ``logits`` and ``before``, the padded input."""
-        if self._parts.merge and before is not None and len(inner) > FREE:
-            taken = merged(before > 0, logits > 0, inner[-1:])
-            logits = np.where(taken, logits, before)
-        if self._parts.compliance:
-            logits = comply(logits, inner, BUMP_PX)
-        # As sure as the network will take it for at the next click: what that click leaves alone
-        # then stays as it is to the bit.
-        logits = np.clip(logits, -SURE, SURE, dtype=np.float32)
-        rows, columns = encoded.resized
-        size = encoded.shape[::-1]
-        large = cv2.resize(logits[:rows, :columns], size, interpolation=cv2.INTER_LINEAR)
-        shown = np.asarray(large, np.float32)
-        if self._parts.compliance:
-            scale = max(encoded.shape) / max(encoded.resized)
-            shown = comply(shown, prompt.clicks, max(BUMP_PX * scale, 1.0))
-        return Prediction(shown, logits, quality)
+        settled = self._rules.settle(logits, before, inner)
+        shown = self._rules.show(settled, encoded.resized, encoded.shape, prompt.clicks)
+        return Prediction(shown, settled, quality)
 
     def _before(self, encoded: GatedClickEncoded, previous: Prediction | None) -> Logits:
         """Logits of the mask so far, (h, w) of the padded input; the padding is not the object."""
@@ -198,3 +185,8 @@ def build(card: Card, folder: Path) -> GatedClickNet:
 def load(card: Card, folder: Path, device: str) -> GatedClickSegmenter:
     """Build the network of a model folder and fill it, every key checked."""
     return GatedClickSegmenter(build(card, folder), card.input_size, device)
+
+
+def graphs(card: Card, folder: Path) -> Graphs:
+    """The networks of a model folder, for an export."""
+    return graphs_of(build(card, folder))

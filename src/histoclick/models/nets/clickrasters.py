@@ -40,8 +40,9 @@ def rasterise(clicks: Tensor, previous: Tensor) -> Tensor:
     nearest_positive, nearest_negative = _nearest(distance, sign)
     index = torch.arange(1, clicks.shape[1] + 1, device=clicks.device)
     last = ((clicks[:, :, 2] != 0) * index).argmax(1)[:, None, None, None]
-    last_distance = distance.take_along_dim(last, 1)
-    last_sign = sign.take_along_dim(last, 1)
+    # Not take_along_dim, which an export cannot follow for any number of clicks
+    last_distance = distance.gather(1, last.expand(-1, 1, *distance.shape[2:]))
+    last_sign = sign.gather(1, last)
     return torch.cat(
         [
             _spot(nearest_positive),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from histoclick.geometry import fit, up_to_multiple
 from histoclick.types import RGB8, Click
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mirrored(image: RGB8, long_side: int, multiple: int) -> RGB8:
@@ -33,10 +36,17 @@ def alike(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return list(groups.values())
 
 
-def click_tensor(users: Sequence[Sequence[Click]], device: str = "cpu") -> Tensor:
+def click_array(users: Sequence[Sequence[Click]]) -> NDArray[np.float32]:
     """(B, N, 3) float32 of x, y, sign of every user's clicks, padded with zeros."""
     packed = np.zeros((len(users), max([1, *map(len, users)]), 3), np.float32)
     for row, clicks in zip(packed, users, strict=True):
         for i, click in enumerate(clicks):
             row[i] = click.x, click.y, 1 if click.positive else -1
-    return torch.from_numpy(packed).to(device)
+    return packed
+
+
+def click_tensor(users: Sequence[Sequence[Click]], device: str = "cpu") -> Tensor:
+    """``click_array`` on a device."""
+    import torch  # here, because the rest serves those who have none
+
+    return torch.from_numpy(click_array(users)).to(device)

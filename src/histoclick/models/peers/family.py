@@ -17,10 +17,11 @@ import torch
 import transformers
 from transformers.utils import logging
 
+from histoclick.files import sha256
 from histoclick.models.card import Card, check_architecture
 from histoclick.models.peers.kinds import KINDS, VIDEO, Colour
 from histoclick.models.peers.segmenter import PeerSegmenter, side_px
-from histoclick.models.weights import check_keys, read_state_dict, sha256, write_safetensors
+from histoclick.models.weights import check_keys, read_state_dict, write_safetensors
 from histoclick.types import HistoclickError
 
 PARTS = ("vision_config", "prompt_encoder_config", "mask_decoder_config")

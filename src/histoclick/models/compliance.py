@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,6 +13,50 @@ from histoclick.types import Click, Logits, Mask
 
 REACH = 3.0  # standard deviations; a bump ends there
 LEAST = 1.0  # logit that a clicked pixel gets at least, with the click's sign
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is done to the logits of a network; by default nothing.
+
+    ``comply``: clicked pixels get what was said, by bumps of ``bump_px`` of the model's input.
+    ``merge``: after ``free`` clicks, only the parts of a change that the last one meets are kept.
+    ``sure``: no logit is larger.
+    """
+
+    comply: bool = False
+    bump_px: float = 6.0
+    merge: bool = False
+    free: int = 3
+    sure: float = math.inf
+
+    def settle(self, logits: Logits, before: Logits | None, clicks: Sequence[Click]) -> Logits:
+        """The answer in the model's input, where ``clicks`` are. ``before``: the last answer."""
+        if self.merge and before is not None and len(clicks) > self.free:
+            taken = merged(before > 0, logits > 0, clicks[-1:])
+            logits = np.where(taken, logits, before)
+        if self.comply:
+            logits = comply(logits, clicks, self.bump_px)
+        # As sure as the network will take it for at the next click: what that click leaves alone
+        # then stays as it is to the bit.
+        settled: Logits = np.clip(logits, -self.sure, self.sure, dtype=np.float32)
+        return settled
+
+    def show(
+        self, logits: Logits, resized: tuple[int, int], shape: tuple[int, int],
+        clicks: Sequence[Click],
+    ) -> Logits:  # fmt: skip
+        """The answer on the image, of ``shape`` (height, width), where ``clicks`` are now.
+
+        ``logits``: of the model's input; ``resized``: height and width of the image's part of it.
+        """
+        rows, columns = resized
+        large = cv2.resize(logits[:rows, :columns], shape[::-1], interpolation=cv2.INTER_LINEAR)
+        shown = np.asarray(large, np.float32)
+        if self.comply:
+            scale = max(shape) / max(resized)
+            shown = comply(shown, clicks, max(self.bump_px * scale, 1.0))
+        return shown
 
 
 def comply(logits: Logits, clicks: Sequence[Click], sigma: float) -> Logits:

@@ -1,0 +1,1 @@
+"""Models as two ONNX graphs: written with PyTorch, run by onnxruntime without it."""
