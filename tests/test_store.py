@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import storewriters
-from histoclick.store import PAGE, Conflict, Store, postgresql, sqlite
+from histoclick.store import PAGE, Conflict, Store, Unavailable, postgresql, sqlite
 from histoclick.types import HistoclickError
 from storewriters import add_slide, row, whole
 
@@ -498,3 +498,22 @@ def test_servers_databases_that_are_not_ours(store: Store, url: str) -> None:
     with pytest.raises(HistoclickError, match="is the database of another program"):
         Store.open(url)
     engine.dispose()
+
+
+@pytest.mark.parametrize("gone", ["moved", "deleted", "replaced"])
+def test_nothing_is_written_to_a_file_that_nobody_finds_again(file: Path, gone: str) -> None:
+    with closing(Store.open(str(file))) as store:
+        add_slide(store)
+        store.append("slide", row(1))
+        if gone == "deleted":
+            file.unlink()
+        else:
+            file.rename(file.with_name("elsewhere"))
+        if gone == "replaced":
+            file.write_bytes(file.with_name("elsewhere").read_bytes())
+        with pytest.raises(Unavailable, match="moved or deleted while it was in use") as told:
+            store.append("slide", row(2))
+        assert str(file) not in told.value.sentence
+        if gone == "moved":
+            file.with_name("elsewhere").rename(file)
+            store.append("slide", row(2))

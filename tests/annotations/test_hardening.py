@@ -344,3 +344,12 @@ def test_names_of_strangers(tmp_path: Path) -> None:
     )
     annotation = read(path).annotations[0]
     assert (annotation.label, annotation.colour, annotation.name) == ("", None, "a  b")
+
+
+def test_comments_before_the_first_element_are_stepped_over_once() -> None:
+    assert sources.root(b'<?xml?><!-- <no> <?no --><!DOCTYPE a><!--<no >--><p:yes a="">') == "yes"
+    assert sources.root(b" <?xml version='1.0'?>\n<yes/>") == "yes"
+    for begin in (b"<?", b"<!--"):
+        assert sources.root(begin + b" <no>") == ""
+        assert sources.root(begin * (sources.HEAD // len(begin))) == ""  # in no time
+    assert sources.root(b"text <no>") == ""

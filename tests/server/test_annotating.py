@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import httpx2
 import numpy as np
 import pytest
 from shapely.geometry import Polygon, box, mapping, shape
@@ -22,11 +24,12 @@ from histoclick.masks import rasterise
 from histoclick.server.engine import Engine
 from histoclick.server.library import Library
 from histoclick.server.sessions import Author, Sessions
+from histoclick.server.threads import OF_SLIDE
 from histoclick.session import Book, ClickOn, Rename, SetClasses
 from histoclick.slides import open_slide
-from histoclick.store import Conflict, Store
+from histoclick.store import Conflict, Store, Unavailable
 from histoclick.types import HistoclickError
-from served import Server, card, made_slide, open_model, serving
+from served import HOME, Server, card, made_slide, open_model, serving
 
 LESION = Polygon(
     [(100, 100), (400, 120), (380, 300), (90, 320)], [[(200, 200), (260, 200), (230, 250)]]
@@ -618,3 +621,60 @@ def test_who_works_is_kept(slides: Path, tmp_path: Path) -> None:
         key = server.library.entry(slide).key
         rows = list(server.sessions._store.events(key))
     assert [(row["user"], row["client"]) for row in rows] == [("Ada", "-"), ("Jürgen", "t1")]
+
+
+def test_large_answers_are_not_written_in_the_event_loop(
+    server: Server, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def here(**_: Any) -> None:
+        raise AssertionError("in the event loop")
+
+    monkeypatch.setattr("fastapi.routing.serialize_response", here)
+    made = server.act(slide, kind="click", label="", **SOMEWHERE | {"x": 300, "y": 300})
+    assert server.annotations(slide)["objects"] == made["objects"]
+    file = {"file": ("a.geojson", json.dumps(mapping(LESION)))}
+    assert server.client.post(f"/api/slides/{slide}/import", files=file).status_code == 200
+
+
+def test_a_crowd_on_one_slide_keeps_nobody_else_from_looking(slides: Path, tmp_path: Path) -> None:
+    gate = threading.Event()
+    with serving([slides], tmp_path / "store.sqlite") as server:
+        slide = server.id_of("a.tif")
+        read = server.sessions.read
+
+        def slow(*asked: Any) -> Any:
+            assert gate.wait(20)
+            return read(*asked)
+
+        async def crowd() -> list[int]:
+            transport = httpx2.ASGITransport(server.app)
+            async with httpx2.AsyncClient(transport=transport, base_url=HOME) as client:
+                path = f"/api/slides/{slide}/annotations"
+                asking = [asyncio.create_task(client.get(path)) for _ in range(OF_SLIDE + 1)]
+                done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+                looked = [await client.get("/api/slides"), await client.get(f"/api/slides/{slide}")]
+                gate.set()
+                await asyncio.wait(asking)
+                (refused,) = done
+                assert refused.result().headers["Retry-After"] == "1"
+                return [*(each.status_code for each in looked),
+                        *sorted(each.result().status_code for each in asking)]  # fmt: skip
+
+        server.sessions.read = slow  # type: ignore[method-assign]
+        try:
+            assert asyncio.run(crowd()) == [200, 200] + [200] * OF_SLIDE + [503]
+        finally:
+            gate.set()
+
+
+def test_a_store_that_takes_nothing_now_is_no_refusal(
+    server: Server, slide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(*_: Any) -> None:
+        raise Unavailable("/home/me/store.sqlite", "the last action was not stored")
+
+    monkeypatch.setattr(server.sessions._store, "append", locked)
+    path = f"/api/slides/{slide}/events"
+    reply = server.client.post(path, json={"id": "x", "kind": "click", **SOMEWHERE})
+    assert reply.status_code == 503  # which the page's outbox repeats
+    assert reply.json() == {"detail": "the last action was not stored"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from dicoms import dicom_slide
 from histoclick.geometry import Rect
 from histoclick.server import library as module
+from histoclick.server.folders import plain
 from histoclick.server.library import Library, NoSlide
 from histoclick.slides import Slide, open_slide
 from histoclick.types import HistoclickError
@@ -195,3 +197,38 @@ def test_threads_share_open_slides(tmp_path: Path) -> None:
     assert not wrong
     assert len(library._handles) == 1
     assert all(handle.users == 0 for handle in library._handles.values())
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    made_slide(tmp_path / "a.tif", 64, 64)
+    os.mkfifo(tmp_path / "pipe.tiff")
+    (entry,) = Library([tmp_path]).entries()
+    assert entry.name == "a.tif"
+    with pytest.raises(HistoclickError, match="neither a file nor a folder"):
+        open_slide(tmp_path / "pipe.tiff")
+
+
+def test_names_that_are_no_text_or_more_than_text_are_told_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_slide(tmp_path / "a\u202e\x1b[2Jb.tif", 64, 64)
+    made_slide(tmp_path / "ä.tif", 64, 64, seed=1)
+    shutil.copy(tmp_path / "ä.tif", os.fsencode(tmp_path) + b"/bad\xff.tif")
+    (tmp_path / "c\x07.svs").write_bytes(b"no slide at all")
+    library = Library([tmp_path])
+    problems = {entry.name: entry.problem or "" for entry in library.entries()}
+    assert list(problems) == [r"a\u202e\x1b[2Jb.tif", r"bad\udcff.tif", r"c\x07.svs", "ä.tif"]
+    assert "rename it" in problems[r"bad\udcff.tif"]
+    assert r"c\x07.svs" in problems[r"c\x07.svs"]
+    assert all(map(str.isprintable, problems.values()))
+    found = library.find("a\u202e\x1b[2Jb.tif")  # as other programs call it
+    assert found is not None
+    assert found.problem is None
+    assert plain("नि\u200d 👩\u200d🔬") == "नि\u200d 👩\u200d🔬"
+
+    def broken(*_: object, **__: object) -> Slide:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(module, "open_slide", broken)
+    problems = {entry.name: entry.problem or "" for entry in Library([tmp_path]).entries()}
+    assert problems["ä.tif"] == "ä.tif: cannot be read (no more)"

@@ -152,3 +152,23 @@ def test_a_full_queue_asks_to_come_again(slides: Path, tmp_path: Path) -> None:
         assert server.client.post(f"/api/slides/{slide}/events", json=body).status_code == 200
         busy.close()
         gate.set()
+
+
+@pytest.mark.parametrize("path", ["/sam/", "/sam/automask/", "/infer/wsi/discs"])
+def test_values_are_counted_before_they_are_built(standing: Server, path: str) -> None:
+    for filling in (b"[]" + b",[]" * 30_000, b"1" + b",1" * 200_000):
+        body = b'{"type": "vit_b", "b64img": "", "z": [' + filling + b"]}"
+        reply = standing.client.post(path, content=body)
+        assert reply.status_code == 413
+        assert "too many values" in reply.json()["detail"]
+    reply = standing.client.post("/sam/", content=b'{"type": "vit_b", "b64img": 3}')
+    assert (reply.status_code, "body.b64img" in reply.json()["detail"]) == (422, True)
+    assert standing.client.post("/sam/", content=b"no").status_code == 422
+
+
+def test_a_token_in_the_path_allows_no_larger_bodies(slides: Path, tmp_path: Path) -> None:
+    token = "correct-horse-battery"  # noqa: S105
+    with serving([slides], tmp_path / "store.sqlite", token=token) as server:
+        for path, status in (("/api/slides", 413), ("/sam/", 422)):
+            reply = server.client.post(f"/t/{token}{path}", content=b" " * (SMALL + 1))
+            assert reply.status_code == status

@@ -28,7 +28,7 @@ from fakes import disc
 from histoclick.geometry import Rect
 from histoclick.masks import rasterise
 from histoclick.models import registry
-from histoclick.server import samapi
+from histoclick.server import samapi, selftest
 from histoclick.server.conversations import Conversations
 from histoclick.server.engine import Engine
 from histoclick.server.samwire import TYPES
@@ -692,3 +692,37 @@ def test_automask_says_what_it_left_out(monkeypatch) -> None:
     assert reply.json() == []
     [note] = json.loads(unquote(reply.headers["X-Notes"]))
     assert note.startswith("64 points")
+
+
+def test_the_slash_at_the_end_and_the_type_may_be_missing(knowing) -> None:
+    _, client = knowing
+    for path in ("/sam/version", "/sam/weights", "/sam/progress", "/sam/weights/cancel"):
+        reply = client.get(path, follow_redirects=False)
+        assert reply.status_code == 200
+        assert reply.content == client.get(f"{path}/").content
+    assert len(client.get("/sam/weights/?type=").json()) == len(TYPES)
+
+
+def test_of_too_many_background_points_the_nearest_stay(knowing) -> None:
+    model, client = knowing
+    view = Viewport(painted(disc(400, 60, 60, 30)), 0, 0, 1)
+    away = [(395 - i, 200) for i in range(150)] + [(100, 60), (60, 100)]
+    [answer] = client.post("/sam/", json=view.request([(60, 60)], away)).json()
+    told = [(c.x, c.y) for c in model.prompts[-1][0].clicks if not c.positive]
+    assert len(told) == 20
+    assert {(100, 60), (60, 100)} <= set(told)
+    assert max(x for x, _ in told) < 290
+    assert answer["properties"]["metadata"]["note"].startswith("132 background points")
+
+
+def test_visits_of_the_page_share_a_trial(knowing, monkeypatch) -> None:
+    model, client = knowing
+    first = client.get("/sam/")
+    asked = len(model.prompts)
+    assert asked
+    assert client.get("/sam/").text == first.text
+    assert len(model.prompts) == asked
+    monkeypatch.setattr(selftest, "KEPT_SECONDS", 0.0)
+    trials = selftest.Trials(engine_of(model, 448))
+    assert trials.last() is not trials.last()
+    trials.engine.close()

@@ -34,7 +34,8 @@ def fresh(server: Server, host: str = HOME) -> TestClient:
         ("localhost", 200), ("localhost:8000", 200), ("127.0.0.1:9", 200), ("[::1]:8000", 200),
         ("LOCALHOST", 200), ("evil.example", 421), ("localhost.evil.example", 421), ("", 421),
         ("127.0.0.1.nip.io", 421), ("evil.example:8000", 421), ("localhost@evil.example", 421),
-        ("evil.example@localhost", 200), ("192.168.1.5", 421), ("[", 421), ("[::1", 421),
+        ("evil.example@localhost", 421), ("localhost/evil", 421),
+        ("localhost:1, evil.example", 421), ("192.168.1.5", 421), ("[", 421), ("[::1", 421),
     ],
 )  # fmt: skip
 def test_only_names_of_this_machine_are_answered_to(
@@ -157,3 +158,31 @@ def test_websockets_are_not_answered(standing: Server) -> None:
 def test_what_is_local(host: str, local: bool) -> None:
     assert is_local(host) is local
     assert (names(host) is not None) is local
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin"])
+def test_two_names_are_one_too_many(standing: Server, name: str) -> None:
+    headers = [("Host", "localhost"), ("Origin", "http://localhost"), (name, "http://localhost")]
+    assert standing.client.get("/api/info", headers=headers).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("site", "dest", "status"),
+    [
+        ("cross-site", "image", 403), ("same-site", "empty", 403), ("cross-site", "iframe", 403),
+        ("cross-site", "document", 200), ("same-origin", "image", 200), ("none", "document", 200),
+    ],
+)  # fmt: skip
+def test_other_pages_may_link_to_ours_and_build_nothing_of_it_in(
+    standing: Server, site: str, dest: str, status: int
+) -> None:
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest}
+    assert standing.client.get("/sam/version/", headers=headers).status_code == status
+
+
+def test_answers_to_what_is_too_much_tell_browsers_the_same(standing: Server) -> None:
+    reply = standing.client.post("/sam/", headers={"Content-Length": "9" * 12})
+    assert reply.status_code == 413
+    for name, value in HEADERS.items():
+        assert reply.headers[name] == value
+    assert reply.headers["Cache-Control"] == "no-store"

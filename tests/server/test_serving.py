@@ -54,6 +54,16 @@ def closed_within(connection: socket.socket, seconds: float) -> bool:
     return True
 
 
+def answer_on(connection: socket.socket) -> bytes:
+    """One answer in JSON, with its head."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = connection.recv(65536)
+        assert part, answer
+        answer += part
+    return answer
+
+
 def test_answers_over_http(standing: Server) -> None:
     with listening(standing) as port, httpx2.Client(base_url=f"http://localhost:{port}") as client:
         assert client.get("/api/info").json()["model"]["id"] == "discs"
@@ -82,6 +92,28 @@ def test_a_head_that_does_not_arrive_is_not_waited_for(
             for _ in range(3):
                 assert client.get("/api/info").status_code == 200
                 time.sleep(0.4)
+
+
+def test_the_rest_of_a_body_that_nobody_reads_is_not_waited_for(
+    standing: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "LINGER_SECONDS", 0.3)
+    with listening(standing) as port:
+        for head, status in (
+            (b"POST / HTTP/1.1\r\nHost: evil", b"421"),
+            (b"GET /api/info HTTP/1.1\r\nHost: localhost", b"200"),
+        ):
+            endless, late = (socket.create_connection(("127.0.0.1", port)) for _ in range(2))
+            for each in (endless, late):
+                each.sendall(head + b"\r\nContent-Length: 9\r\n\r\n")
+                assert status in answer_on(each)
+                each.sendall(b"x")
+            late.sendall(b"12345678")
+            time.sleep(0.4)
+            late.sendall(b"GET /api/info HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200 OK" in answer_on(late)
+            with late, endless:
+                assert closed_within(endless, 10)
 
 
 def test_a_head_without_end_is_refused(standing: Server) -> None:

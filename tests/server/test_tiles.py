@@ -147,3 +147,13 @@ def test_nothing_but_slides_is_served(standing: Server, slides: Path) -> None:
         "//etc/passwd",
     ):
         assert standing.client.get(path).status_code == 404
+
+
+def test_one_tile_has_one_address(standing: Server) -> None:
+    path = f"/api/slides/{standing.id_of('a.tif')}/slide_files"
+    tags = {
+        standing.client.get(f"{path}/{tile}.jpeg").headers["ETag"]
+        for tile in ("9/0_0", "09/000_0", "0000009/0_0000")
+    }
+    assert len(tags) == 1
+    assert standing.client.head("/api/info").status_code == 200

@@ -27,6 +27,9 @@ HEAD = 2**18  # bytes that are looked at to recognise a format
 CHUNK = 2**20
 GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"
 
+ELEMENT = re.compile(r"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)[\s/>]")
+ASIDES = {"<!--": "-->", "<?": "?>"}  # comments and instructions, which may hold anything
+
 Element = tuple[int, str, dict[str, str]]  # how deep (0 is the root), the name, the attributes
 
 
@@ -89,9 +92,15 @@ def root(start: bytes) -> str:
     text = _decoded(start).lstrip()
     if not text.startswith("<"):
         return ""
-    text = re.sub(r"<\?.*?\?>|<!--.*?-->", "", text, flags=re.DOTALL)
-    found = re.search(r"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)[\s/>]", text)
-    return found[1] if found else ""
+    at = 0
+    while (at := text.find("<", at)) >= 0:
+        if (found := ELEMENT.match(text, at)) is not None:
+            return found[1]
+        end = next((end for begin, end in ASIDES.items() if text.startswith(begin, at)), "<")
+        at = text.find(end, at + 1)
+        if at < 0:  # one that is never closed hides all that follows
+            break
+    return ""
 
 
 def read_json(path: Path) -> Any:

@@ -67,24 +67,25 @@ def router(sessions: Sessions, views: Views, staff: Staff, user: str) -> APIRout
             raise HTTPException(422, "X-User: up to 100 printable characters")
         return Author(client, name)
 
-    @routes.get("/slides/{id}/annotations")
+    @routes.get("/slides/{id}/annotations", response_model=Changes)
     async def annotations(
         slide_id: SlideId, client: Client = "-", name: User = None, after: Seq = 0
-    ) -> Changes:
+    ) -> Response:
         """What changed after event ``after``."""
         who = author(client, name)
-        return await staff.work.run(
-            lambda: sessions.read(slide_id, lambda book: changes(book, after, who))
+        return await staff.at(
+            slide_id,
+            lambda: _json(sessions.read(slide_id, lambda book: changes(book, after, who))),
         )
 
-    @routes.post("/slides/{id}/events")
+    @routes.post("/slides/{id}/events", response_model=Done)
     async def act(
         slide_id: SlideId,
         action: ActionIn,
         client: Client = "-",
         name: User = None,
         after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
-    ) -> Done:
+    ) -> Response:
         """Do something. The answer is what it changed, or all that changed after ``after``."""
         who = author(client, name)
         values = action.model_dump()
@@ -103,7 +104,9 @@ def router(sessions: Sessions, views: Views, staff: Staff, user: str) -> APIRout
             one = touched[0] if len(touched) == 1 else None
             return Done(**dict(changes(book, since, who)), object=one, seconds=seconds)
 
-        return await staff.work.run(lambda: sessions.act(slide_id, wanted, id_, who, look))
+        return await staff.at(
+            slide_id, lambda: _json(sessions.act(slide_id, wanted, id_, who, look))
+        )
 
     @routes.post("/slides/{id}/ahead", status_code=202)
     async def ahead(
@@ -111,22 +114,22 @@ def router(sessions: Sessions, views: Views, staff: Staff, user: str) -> APIRout
     ) -> Ready:
         """Encode what a client looks at before it clicks. May be asked again to see how far."""
         rect0 = Rect(view.x, view.y, view.width, view.height)
-        seen = await staff.work.run(lambda: views.look_ahead(slide_id, rect0, view.mpp, client))
+        seen = await staff.looks.run(lambda: views.look_ahead(slide_id, rect0, view.mpp, client))
         if not seen.ready:
             tasks.add_task(staff.ahead.run, seen.encode)
         return Ready(ready=seen.ready)
 
-    @routes.post("/slides/{id}/import")
+    @routes.post("/slides/{id}/import", response_model=Imported)
     async def import_file(
         slide_id: SlideId, file: UploadFile, client: Client = "-", name: User = None
-    ) -> Imported:
+    ) -> Response:
         """Objects from a file of another program, in addition to what is there."""
         who = author(client, name)
 
-        def work() -> Imported:
+        def work() -> Response:
             canvas = sessions.read(slide_id, lambda book: Canvas.of(book.slide))
             document = _read(file, canvas)
-            return _import(sessions, slide_id, document, who)
+            return _json(_import(sessions, slide_id, document, who))
 
         return await staff.files.run(work)
 
@@ -198,6 +201,12 @@ def object_of(item: Item, book: Book) -> ObjectOut:
         quality=item.quality,
         window=window,
     )
+
+
+def _json(answer: Changes) -> Response:
+    """Written here, in the thread of the work: of a large answer it takes seconds, in which the
+    event loop would answer nobody."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _read(file: UploadFile, canvas: Canvas) -> Document:

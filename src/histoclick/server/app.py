@@ -14,11 +14,12 @@ from histoclick.server.engine import Busy, Engine
 from histoclick.server.library import Library, NoSlide
 from histoclick.server.limits import LIMITS, Bounds, Limits
 from histoclick.server.pages import add_page, add_sign
-from histoclick.server.security import LOCAL, Door
+from histoclick.server.security import LOCAL, Door, Headed
 from histoclick.server.sessions import Sessions
 from histoclick.server.threads import Staff
 from histoclick.server.views import Views
 from histoclick.server.wire import FormatInfo, Info, ModelInfo
+from histoclick.store import Unavailable
 from histoclick.types import HistoclickError
 
 
@@ -46,6 +47,7 @@ def create_app(
     )
     staff = Staff()
 
+    @app.head("/api/info", include_in_schema=False)
     @app.get("/api/info", tags=["server"])
     async def info() -> Info:
         """The server, its model and what it can export."""
@@ -62,7 +64,7 @@ def create_app(
     else:
         add_sign(app)
     _add_refusals(app, library)
-    return Bounds(Door(app, hosts, token), limits)
+    return Headed(Bounds(Door(app, hosts, token), limits))
 
 
 def _add_refusals(app: FastAPI, library: Library) -> None:
@@ -71,6 +73,10 @@ def _add_refusals(app: FastAPI, library: Library) -> None:
     @app.exception_handler(HistoclickError)
     async def refused(_: Request, error: HistoclickError) -> JSONResponse:
         return JSONResponse({"detail": library.told(str(error))}, 400)
+
+    @app.exception_handler(Unavailable)
+    async def unavailable(_: Request, error: Unavailable) -> JSONResponse:
+        return JSONResponse({"detail": library.told(error.sentence)}, 503, {"Retry-After": "5"})
 
     @app.exception_handler(NoSlide)
     async def unknown(_: Request, __: NoSlide) -> JSONResponse:

@@ -132,7 +132,11 @@ def crops(scene: Scene, wish: Wish) -> Iterator[tuple[int, Window]]:
 def grid(crop: Window, count: int) -> list[Click]:
     """``count`` x ``count`` clicks in the frame of a crop, in random order; always the same."""
     places = [(index + 0.5) / count for index in range(count)]
-    clicks = [Click(x * crop.width - 0.5, y * crop.height - 0.5) for y in places for x in places]
+    # Inside also where there are more clicks than px.
+    xs, ys = (
+        [max(0.0, min(p * n - 0.5, n - 1)) for p in places] for n in (crop.width, crop.height)
+    )
+    clicks = [Click(x, y) for y in ys for x in xs]
     return [clicks[i] for i in np.random.default_rng(0).permutation(len(clicks))]
 
 

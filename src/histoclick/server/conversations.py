@@ -32,18 +32,20 @@ from histoclick.session.windows import Window
 from histoclick.types import Box, Click, HistoclickError, Logits, Mask, Prediction, Prompt
 
 MAX_CLICKS = 100  # more than any published user; each is one step of the model
+MAX_AWAY = 20  # of the background, where there are more: QuPath sends all that the view shows
 MAX_BYTES = 256 << 20  # of answers that are remembered
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """``mask``: (H, W) bool of ``window``, in px of the scene. ``quality``: see ``quality``.
-    ``clicks``: how many the model was told."""
+    ``clicks``: how many the model was told. ``left_out``: background clicks that it was not."""
 
     mask: Mask
     window: Window
     quality: float
     clicks: int
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,17 @@ class Conversations:
     def answer(self, scene: Scene, clicks: Sequence[Click], box: Box | None) -> Answer | None:
         """The object of these clicks and box, in px of the scene; ``None`` if they say nothing.
 
-        Clicks outside the scene are left out, a box is cut to it. Raises ``HistoclickError`` for
-        too many clicks.
+        Clicks outside the scene are left out, a box is cut to it. Of too many clicks the ones of
+        the background stay that are nearest. Raises ``HistoclickError`` for too many positive ones.
         """
         inside = [click for click in clicks if holds(scene, click)]
-        if len(inside) > MAX_CLICKS:
-            raise HistoclickError(f"{len(inside)} points are too many; give at most {MAX_CLICKS}")
+        positive = [click for click in inside if click.positive]
+        if len(positive) > MAX_CLICKS:
+            raise HistoclickError(f"{len(positive)} points are too many; give at most {MAX_CLICKS}")
         box = None if box is None else cut(box, scene)
-        if box is None and not any(click.positive for click in inside):
+        if box is None and not positive:
             return None
+        all_, inside = len(inside), inside if len(inside) <= MAX_CLICKS else _nearest(inside, box)
         told, look = self._past(scene.key, inside, box)
         if look is None and box is not None:
             look = self._boxed(scene, box)
@@ -114,7 +118,9 @@ class Conversations:
             look = self._next(scene, told, box, look)
             self._keep(_Asked(scene.key, box, told), look)
         assert look is not None
-        return Answer(look.mask, look.window, quality(look.prediction), len(told))
+        return Answer(
+            look.mask, look.window, quality(look.prediction), len(told), all_ - len(inside)
+        )
 
     def _next(
         self, scene: Scene, clicks: tuple[Click, ...], box: Box | None, before: _Look | None
@@ -200,6 +206,15 @@ class Conversations:
             self._known[asked] = look, size
             while self._bytes > self._max_bytes and len(self._known) > 1:
                 self._bytes -= self._known.popitem(last=False)[1][1]
+
+
+def _nearest(clicks: Sequence[Click], box: Box | None) -> list[Click]:
+    """All positive ones, and the others that are nearest to them and to the corners of the box."""
+    places = np.array([middle(c) for c in clicks if c.positive] + corners_of(box))
+    away = [click for click in clicks if not click.positive]
+    distances = [np.square(places - middle(click)).sum(1).min() for click in away]
+    order = np.argsort(distances, kind="stable")[:MAX_AWAY]
+    return [click for click in clicks if click.positive] + [away[i] for i in order]
 
 
 def quality(prediction: Prediction) -> float:

@@ -16,19 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from histoclick.server.folders import Found, found_in, plain
 from histoclick.slides import Slide, open_slide
 from histoclick.types import HistoclickError
 
-SUFFIXES = frozenset(  # of files in folders that are tried; a file that is named is always tried
-    (
-        *(".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif"),
-        *(".czi", ".png", ".jpg", ".jpeg", ".jp2", ".bmp"),
-    )
-)
-MASK = "_mask"  # as CAMELYON16, PAIP2019 and the phantoms name them
-DICOM = ".dcm"
-MAX_SLIDES = 10_000
-MAX_VISITED = 200_000  # files that one look through the folders considers
 FRESH_SECONDS = 1.0  # for which what was found is not looked for again
 SHARE = 10  # that long again as a look took, so that folders on a slow disk are left in peace
 
@@ -42,9 +33,9 @@ class Entry:
     """One slide that is served, or a file that should be one.
 
     ``id``: stable, from the content; of a file that does not open, from its path. ``folder``: where
-    it lies below the folder that was given, "" for directly inside. ``key``: fingerprint of the
-    content. ``width``, ``height``: level 0, px; ``mpp``: um per px of level 0. ``problem``: why it
-    cannot be opened, one sentence; ``key`` and sizes are empty then.
+    it lies below the folder that was given, "" for directly inside; both names are ``plain``.
+    ``key``: fingerprint of the content. ``width``, ``height``: level 0, px; ``mpp``: um per px of
+    level 0. ``problem``: why it cannot be opened, one sentence; ``key`` and sizes are empty then.
     """
 
     id: str
@@ -56,15 +47,6 @@ class Entry:
     height: int = 0
     mpp: float | None = None
     problem: str | None = None
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A file, or a folder with a DICOM slide, and how to see that it has changed."""
-
-    path: Path
-    folder: str
-    stamp: tuple[int, int]
 
 
 @dataclass
@@ -92,7 +74,7 @@ class Library:
         self._looking = threading.Lock()  # one look at a time
         self._lock = threading.Lock()  # of everything below; never held while a file is read
         self._next_look = 0.0  # monotonic s
-        self._known: dict[_Found, Entry] = {}
+        self._known: dict[Found, Entry] = {}
         self._entries: dict[str, Entry] = {}
         self._handles: OrderedDict[str, _Handle] = OrderedDict()  # least recently used first
 
@@ -139,15 +121,15 @@ class Library:
     def find(self, name: str) -> Entry | None:
         """The slide whose file has this name, with its suffix or without."""
         for entry in self.entries():
-            if name in (entry.name, entry.path.stem) and entry.problem is None:
+            if name in (entry.name, entry.path.name, entry.path.stem) and entry.problem is None:
                 return entry
         return None
 
     def told(self, sentence: str) -> str:
-        """A sentence without the part of paths that lies above what is served."""
+        """A sentence without the part of paths that lies above what is served, ``plain``."""
         for root in self._roots:
             sentence = sentence.replace(f"{root.parent}{os.sep}", "")
-        return sentence
+        return plain(sentence)
 
     def close(self) -> None:
         """Close all slides; those in use when their users are done."""
@@ -160,9 +142,9 @@ class Library:
             begin = time.monotonic()
             if begin < self._next_look:
                 return
-            files = list(self._found())
+            files = list(found_in(self._roots))
             seconds = time.monotonic() - begin
-            known: dict[_Found, Entry] = {}
+            known: dict[Found, Entry] = {}
             entries: dict[str, Entry] = {}
             for found in files:
                 entry = self._known.get(found) or self._examine(found)
@@ -218,9 +200,16 @@ class Library:
         for handle in closing:
             handle.slide.close()
 
-    def _examine(self, found: _Found) -> Entry:
-        """Open a new file once, to see what it is."""
-        entry = Entry(_hash(str(found.path)), found.path, found.path.name, found.folder)
+    def _examine(self, found: Found) -> Entry:
+        """Open a new file once, to see what it is. Nothing that is wrong with one ends the rest."""
+        entry = Entry(
+            _hash(str(found.path)), found.path, plain(found.path.name), plain(found.folder)
+        )
+        try:
+            str(found.path).encode()
+        except UnicodeEncodeError:
+            problem = f"{entry.name}: its name, or that of a folder, is no UTF-8; rename it"
+            return replace(entry, problem=problem)
         if not self._inside(found.path):
             problem = f"{entry.name}: a link out of the folders that are served; name its target"
             return replace(entry, problem=problem)
@@ -235,55 +224,13 @@ class Library:
             return replace(entry, problem=self.told(str(error)))
         except OSError as error:  # rights, or a disk that went away
             return replace(entry, problem=f"{entry.name}: {error.strerror or error}; check it")
+        except Exception as error:  # noqa: BLE001  # of a library that met the unexpected
+            return replace(entry, problem=self.told(f"{entry.name}: cannot be read ({error})"))
 
     def _inside(self, path: Path) -> bool:
         target = path.resolve()
         return any(target == root or target.is_relative_to(root) for root in self._roots)
 
-    def _found(self) -> Iterator[_Found]:
-        """What may be slides, each once."""
-        seen = set[Path]()
-        for root in self._roots:
-            for path, folder in _walk(root) if root.is_dir() else [(root, "")]:
-                if path in seen or len(seen) >= MAX_SLIDES:
-                    continue
-                try:
-                    status = path.stat()
-                except OSError:  # gone, or a link to nothing
-                    continue
-                seen.add(path)
-                yield _Found(path, folder, (status.st_mtime_ns, status.st_size))
 
-
-def _walk(root: Path) -> Iterator[tuple[Path, str]]:
-    """Files by their suffix and folders with DICOM files, by name; hidden ones are passed over, and
-    masks beside their slides (``case_mask.tif`` of ``case.svs``)."""
-    visited = 0
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        visible = sorted(name for name in files if not name.startswith("."))
-        visited += len(visible)
-        if visited > MAX_VISITED:
-            return
-        here = Path(place)
-        below = here.relative_to(root).as_posix()
-        folder = "" if below == "." else below
-        suffixes = {Path(name).suffix.lower() for name in visible}
-        levels = [name for name in visible if Path(name).suffix.lower() == DICOM]
-        if len(levels) == 1:
-            yield here / levels[0], folder
-        elif levels:  # one slide, as a rule
-            above = here.parent.relative_to(root).as_posix() if folder else ""
-            yield here, "" if above == "." else above
-        slides = {Path(name).stem for name in visible if Path(name).suffix.lower() in SUFFIXES}
-        parts = {".vms", ".vmu"} & suffixes  # their pixels are pictures beside them
-        for name in visible:
-            suffix, stem = Path(name).suffix.lower(), Path(name).stem
-            if stem.endswith(MASK) and stem.removesuffix(MASK) in slides:
-                continue
-            if suffix in SUFFIXES and not (parts and suffix in (".jpg", ".jpeg")):
-                yield here / name, folder
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _hash(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

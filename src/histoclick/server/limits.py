@@ -15,9 +15,11 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from histoclick.server.security import IN_PATH
+
 SMALL = 1 << 20  # bytes of a body
 LARGE = 64 << 20  # of a body that holds a file or a picture
-LARGE_PATHS = ("/sam", "/infer", "/datastore", "/t/")
+LARGE_PATHS = ("/sam", "/infer", "/datastore")
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ class _Body:
 
 
 def _may_be_large(path: str) -> bool:
+    if path.startswith(IN_PATH):
+        path = "/" + path.removeprefix(IN_PATH).partition("/")[2]
     return path.startswith(LARGE_PATHS) or path.endswith("/import")
 
 

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from fastapi import APIRouter, File, Form, HTTPException, Response, UploadFile
+from fastapi import APIRouter, Depends, File, Form, HTTPException, Response, UploadFile
 from fastapi.responses import JSONResponse
 from shapely.affinity import affine_transform
 
 import histoclick
 from histoclick.server import monaireplies
+from histoclick.server.bodies import body, described
 from histoclick.server.conversations import Answer, Conversations
 from histoclick.server.engine import Engine
 from histoclick.server.features import outlines
@@ -54,9 +55,12 @@ def router(engine: Engine, library: Library) -> APIRouter:
         """There is none; a token is part of the server's address."""
         return {"enabled": False}
 
-    @routes.post("/infer/wsi/{model}", response_model=None)
+    @routes.post("/infer/wsi/{model}", response_model=None, openapi_extra=described(Wsi))
     def infer_slide(
-        model: str, wsi: Wsi, image: ImageName = "", output: Output | None = None
+        model: str,
+        wsi: Annotated[Wsi, Depends(body(Wsi))],
+        image: ImageName = "",
+        output: Output | None = None,
     ) -> Response:
         """The object of the points in a region of a slide that is served."""
         _check_model(engine, model)

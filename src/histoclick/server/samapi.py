@@ -10,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 import histoclick
 from histoclick.server import automask, selftest
+from histoclick.server.bodies import body as body_of
+from histoclick.server.bodies import described
 from histoclick.server.conversations import Conversations
 from histoclick.server.engine import Engine
 from histoclick.server.features import feature, outlines
@@ -48,25 +50,28 @@ NO_TEXT = (
 def router(engine: Engine) -> APIRouter:
     """The routes under ``/sam``; users edit the address, so the slash at its end may be missing."""
     routes = APIRouter(tags=["samapi"])
-    talk = Conversations(engine)
+    talk, trials = Conversations(engine), selftest.Trials(engine)
 
     @routes.get("/sam", include_in_schema=False)
     @routes.get("/sam/", response_class=HTMLResponse)
     def page(request: Request) -> HTMLResponse:
         """For people: whether it works, and what to enter in QuPath."""
-        return selftest.page(engine, str(request.base_url))
+        return selftest.page(trials, str(request.base_url))
 
     @routes.post("/sam", include_in_schema=False)
-    @routes.post("/sam/", response_model=list[Feature])
-    def prompt(body: PromptBody) -> JSONResponse:
+    @routes.post("/sam/", response_model=list[Feature], openapi_extra=described(PromptBody))
+    def prompt(body: Annotated[PromptBody, Depends(body_of(PromptBody))]) -> JSONResponse:
         """The object of these points and this rectangle; nothing without either."""
         picture = Picture.of_base64(body.b64img)
         clicks = clicks_of(body)
         box = None if body.bbox is None else box_of(*body.bbox)
         return JSONResponse(_answered(talk, picture, clicks, box, body, engine))
 
-    @routes.post("/sam/automask/", response_model=list[Feature])
-    def automask_(body: AutomaskBody) -> JSONResponse:
+    @routes.post("/sam/automask", include_in_schema=False)
+    @routes.post(
+        "/sam/automask/", response_model=list[Feature], openapi_extra=described(AutomaskBody)
+    )
+    def automask_(body: Annotated[AutomaskBody, Depends(body_of(AutomaskBody))]) -> JSONResponse:
         """All objects. Ends after a minute; ``X-Notes`` says then what was left out."""
         names = {field.name for field in dataclasses.fields(automask.Wish)}
         wish = automask.Wish(**body.model_dump(include=names))
@@ -85,8 +90,9 @@ def router(engine: Engine) -> APIRouter:
         ]
         return JSONResponse(features, headers={"X-Notes": quote(json.dumps(notes))})
 
-    @routes.post("/sam/sam3/", response_model=list[Feature])
-    def concept(body: ConceptBody) -> JSONResponse:
+    @routes.post("/sam/sam3", include_in_schema=False)
+    @routes.post("/sam/sam3/", response_model=list[Feature], openapi_extra=described(ConceptBody))
+    def concept(body: Annotated[ConceptBody, Depends(body_of(ConceptBody))]) -> JSONResponse:
         """The object in each positive rectangle, away from the negative ones; no text."""
         if body.text_prompt and body.text_prompt.strip():
             raise HTTPException(501, NO_TEXT)
@@ -102,20 +108,25 @@ def router(engine: Engine) -> APIRouter:
         sure = body.confidence_threshold
         return JSONResponse([each for each in features if each["properties"]["quality"] >= sure])
 
+    @routes.get("/sam/version", include_in_schema=False, response_class=PlainTextResponse)
     @routes.get("/sam/version/", response_class=PlainTextResponse)
     def version() -> str:
         """Of the protocol, and of histoclick."""
         return f"{SPOKEN} (histoclick {histoclick.__version__})"
 
+    @routes.get("/sam/weights", include_in_schema=False)
     @routes.get("/sam/weights/")
     def weights(type: str | None = None) -> list[Weights]:  # noqa: A002  # the name on the wire
         """The one model that is served, under every name that a client may choose."""
-        types = TYPES if type is None else (type[:64],)
+        types = TYPES if not type else (type[:64],)
         url = f"histoclick://{engine.model}"
         return [Weights(type=each, name=engine.card.id, url=url) for each in types]
 
-    @routes.post("/sam/weights/", response_class=PlainTextResponse)
-    def register(_: Weights) -> str:
+    @routes.post("/sam/weights", include_in_schema=False, response_class=PlainTextResponse)
+    @routes.post(
+        "/sam/weights/", response_class=PlainTextResponse, openapi_extra=described(Weights)
+    )
+    def register(_: Annotated[Weights, Depends(body_of(Weights))]) -> str:
         """Nothing is ever downloaded; how to get another model."""
         return (
             f"histoclick serves its model {engine.model} and downloads nothing. For another one, "
@@ -123,11 +134,13 @@ def router(engine: Engine) -> APIRouter:
             "there, histoclick models import takes weight files)"
         )
 
+    @routes.get("/sam/weights/cancel", include_in_schema=False, response_class=PlainTextResponse)
     @routes.get("/sam/weights/cancel/", response_class=PlainTextResponse)
     def cancel() -> str:
         """Nothing to cancel."""
         return "Nothing is being downloaded"
 
+    @routes.get("/sam/progress", include_in_schema=False)
     @routes.get("/sam/progress/")
     def progress() -> Progress:
         """Nothing is ever under way."""
@@ -172,7 +185,10 @@ def _answered(
     polygons = outlines(answer.mask, answer.window) if answer else []
     if answer is None or not polygons:
         return []
-    return [feature(polygons, _properties(engine, body, answer.quality, answer.clicks))]
+    notes = []
+    if answer.left_out:
+        notes.append(f"{answer.left_out} background points far from the object were left out")
+    return [feature(polygons, _properties(engine, body, answer.quality, answer.clicks, *notes))]
 
 
 def _properties(

@@ -3,16 +3,18 @@ browsers are told.
 
 A page of somebody else, open in the same browser, could ask a server on this machine for whatever
 it likes. It cannot here: under a name of its own (DNS rebinding) it is refused by the ``Host``
-header; what changes anything needs our own origin; no page may frame ours or read our answers.
+header; what changes anything needs our own origin; no page may frame ours, show our pictures, or
+read our answers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from html import escape
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
@@ -23,6 +25,7 @@ LOCAL = frozenset(("localhost", "127.0.0.1", "::1"))  # names of this machine fo
 COOKIE = "histoclick-"  # and the beginning of its value: another server may have another token
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 IN_PATH = "/t/"  # /t/TOKEN/sam/: for programs that can only be given an address
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; object-src 'none'; "
@@ -58,7 +61,7 @@ class Door:
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
             scope, refusal = self._checked(scope)
-            await (refusal or self.app)(scope, receive, _with_headers(send))
+            await (refusal or self.app)(scope, receive, send)
         elif scope["type"] == "websocket":  # nothing here speaks it
             await send({"type": "websocket.close", "code": 1000})
 
@@ -66,11 +69,15 @@ class Door:
         """The request as the application shall see it, or the answer instead."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        if max(len(headers.getlist(name)) for name in ("host", "origin")) > 1:
+            return scope, _refuse(scope, 400, "more than one Host or Origin; send one")
         if self.hosts is not None and _name(host) not in self.hosts:
             known = ", ".join(sorted(self.hosts))
             return scope, _refuse(scope, 421, f"not served under the name '{host}'; use {known}")
         if scope["method"] not in SAFE_METHODS and not _same_origin(headers, host):
             return scope, _refuse(scope, 403, "pages of other servers may not change anything here")
+        if _built_in(headers):
+            return scope, _refuse(scope, 403, "pages of other servers may only link to this one")
         if self.token is None:
             return scope, None
         return self._admitted(scope, headers)
@@ -120,11 +127,9 @@ def _equal(given: str, right: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """The host of a ``Host`` header, without its port."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
+    """The host of a ``Host`` header, without its port; "" for what is none."""
+    found = HOST.fullmatch(host)
+    return found[1].strip("[]").lower() if found else ""
 
 
 def _same_origin(headers: Headers, host: str) -> bool:
@@ -135,12 +140,29 @@ def _same_origin(headers: Headers, host: str) -> bool:
     return origin is None or origin.partition("://")[2].lower() == host.lower() != ""
 
 
+def _built_in(headers: Headers) -> bool:
+    """Whether a page of somebody else wants this as a part of itself, such as a picture."""
+    foreign = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    return foreign and headers.get("sec-fetch-dest", "document") != "document"
+
+
 def _refuse(scope: Scope, status: int, sentence: str) -> Response:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if "text/html" in Headers(scope=scope).get("accept", ""):
         page = f"<!doctype html><title>histoclick</title><p>{escape(sentence.capitalize())}.</p>"
         return HTMLResponse(page, status, headers)
     return JSONResponse({"detail": sentence}, status, headers)
+
+
+@dataclass(frozen=True)
+class Headed:
+    """The outermost ASGI application: all answers of ``app`` say what browsers may do with them."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        await self.app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
 
 
 def _with_headers(send: Send) -> Send:

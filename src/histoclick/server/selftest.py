@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
 
@@ -26,6 +27,7 @@ from histoclick.types import RGB8, Click, HistoclickError, Mask, Sample
 
 SECURITY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 OUTLINE = (0, 160, 60)  # RGB
+KEPT_SECONDS = 10.0  # for which a trial counts, or visits would keep the model from its work
 SEED, CLICKS = 3, 3  # of the generated picture, on it
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem;
@@ -72,14 +74,33 @@ def trial(engine: Engine) -> Trial:
     return Trial(seconds[0], seconds[-1], iou(sample.mask, mask), drawn)
 
 
-def page(engine: Engine, base_url: str) -> HTMLResponse:
+@dataclass
+class Trials:
+    """Trials of one engine, one at a time. Thread-safe."""
+
+    engine: Engine
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _last: Trial | str = ""
+    _until: float = 0.0  # monotonic s
+
+    def last(self) -> Trial | str:
+        """The last trial if it is fresh, else another; of one that failed, why."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                try:
+                    self._last = trial(self.engine)
+                except (HistoclickError, Busy, ValueError, RuntimeError) as error:
+                    self._last = str(error) or "more clicks wait than can be answered soon"
+                self._until = time.monotonic() + KEPT_SECONDS
+            return self._last
+
+
+def page(trials: Trials, base_url: str) -> HTMLResponse:
     """The page; with status 503 if the trial failed. ``base_url``: of this server, with a slash."""
-    card = engine.card
-    try:
-        result = trial(engine)
-    except (HistoclickError, Busy, ValueError, RuntimeError) as error:
-        reason = str(error) or "more clicks wait than can be answered soon"
-        verdict = f'<p class="bad">The model did not answer: {escape(reason)}.</p>'
+    engine, card = trials.engine, trials.engine.card
+    result = trials.last()
+    if isinstance(result, str):
+        verdict = f'<p class="bad">The model did not answer: {escape(result)}.</p>'
         status = 503
     else:
         status = 200

@@ -20,12 +20,15 @@ from histoclick.types import HistoclickError
 FIRST_PORT = 8000  # what the extensions of QuPath ask without being told
 PORTS_TRIED = 20
 HEADER_SECONDS = 20.0  # in which the head of a request must arrive
+LINGER_SECONDS = 2.0  # for the rest of a body that nobody reads, until the connection is closed
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP by h11, and connections on which no whole request head arrives are closed."""
+    """HTTP by h11, and connections are closed on which no whole request head arrives, or whose
+    request was answered and still goes on."""
 
     _head: asyncio.TimerHandle | None = None
+    _rest: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
@@ -43,7 +46,26 @@ class PatientProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See ``asyncio.Protocol``."""
         self._stop()
+        self._rest_came()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """See ``H11Protocol``. Who reads the answer at once may still lose it if the connection
+        is closed at once, so what goes on is waited for."""
+        self._rest_came()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._rest = self.loop.call_later(LINGER_SECONDS, self._end_body)
+        super().on_response_complete()
+
+    def _rest_came(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+
+    def _end_body(self) -> None:
+        self._rest = None
+        if self.conn.their_state is h11.SEND_BODY and self.cycle.response_complete:
+            self.transport.abort()
 
     def _wait(self) -> None:
         self._head = self.loop.call_later(HEADER_SECONDS, self._give_up)

@@ -53,8 +53,8 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
     @routes.get("/slides")
     async def slides(tasks: BackgroundTasks) -> list[SlideInfo]:
         """All slides that are served."""
-        counts = await staff.work.run(sessions.counts)
-        entries = await staff.work.run(library.entries)
+        counts = await staff.looks.run(sessions.counts)
+        entries = await staff.looks.run(library.entries)
         if None in counts.values():
             tasks.add_task(staff.ahead.run, sessions.count)
         return [info(entry, counts) for entry in entries]
@@ -77,7 +77,7 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
                     notes=[library.told(note) for note in problems(slide)],
                 )
 
-        return await staff.work.run(work)
+        return await staff.looks.run(work)
 
     @routes.get(
         "/slides/{id}/slide.dzi",
@@ -86,7 +86,7 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
     )
     async def descriptor(slide_id: SlideId) -> Response:
         """DeepZoom's description of a slide."""
-        entry = await staff.work.run(lambda: library.entry(slide_id))
+        entry = await staff.looks.run(lambda: library.entry(slide_id))
         if entry.problem:
             raise HTTPException(400, entry.problem)
         text = tiles.descriptor(entry.width, entry.height)
@@ -131,7 +131,7 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
         def read(slide: Slide) -> bytes:
             return tiles.jpeg(tiles.pixels(slide, int(level), int(column), int(row)))
 
-        return await picture(request, slide_id, f"{level}/{column}_{row}", read)
+        return await picture(request, slide_id, f"{int(level)}/{int(column)}_{int(row)}", read)
 
     @routes.get("/slides/{id}/thumbnail.jpeg", response_class=Response, responses=JPEG)
     async def thumbnail(request: Request, slide_id: SlideId) -> Response:

@@ -47,6 +47,8 @@ def _file_of(path: Path) -> Path:
     """The file to open: itself, or one of a folder with a DICOM slide."""
     if path.is_dir():
         return _dicom_of(path)
+    if path.exists() and not path.is_file():  # to open a pipe would wait for ever
+        raise HistoclickError(f"{path}: neither a file nor a folder; check the path")
     try:
         with path.open("rb") as opened:
             if not opened.read(1):

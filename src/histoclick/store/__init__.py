@@ -19,10 +19,10 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from histoclick.store import postgresql, sqlite
-from histoclick.store.tables import EVENTS, SLIDES
+from histoclick.store.tables import EVENTS, SLIDES, Unavailable
 from histoclick.types import HistoclickError
 
-__all__ = ["Conflict", "Store"]
+__all__ = ["Conflict", "Store", "Unavailable"]
 
 PAGE = 64  # events read at once: their results may be large
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -221,9 +221,9 @@ def _told(where: str, why: Any, what: str, unsure: str = "") -> Iterator[None]:
         yield
     except sa.exc.DBAPIError as error:
         what = unsure if unsure and error.connection_invalidated else what
-        raise HistoclickError(f"{where}: {what}, {why(error.orig)}") from error
+        raise Unavailable(where, f"{what}, {why(error.orig)}") from error
     except sa.exc.SQLAlchemyError as error:  # as when all connections are in use for long
-        raise HistoclickError(f"{where}: {what} ({error}); repeat it") from error
+        raise Unavailable(where, f"{what} ({error}); repeat it") from error
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from histoclick.store.tables import METADATA, VERSION
+from histoclick.store.tables import METADATA, VERSION, Unavailable
 from histoclick.types import HistoclickError
 
 APPLICATION_ID = 0x48634C6B  # "HcLk"
@@ -58,6 +58,7 @@ def engine(path: Path, must_exist: bool) -> sa.Engine:
     sa.event.listen(made, "begin", _begin)
     try:
         _set_up(made, path)
+        _stay(made, path)
     except BaseException:
         made.dispose()
         raise
@@ -75,6 +76,30 @@ def _begin(connection: sa.Connection) -> None:
     """Who writes locks before it reads, or two would wait for each other; who reads, never."""
     if connection.get_execution_options().get("writing"):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _stay(engine: sa.Engine, path: Path) -> None:
+    """Refuse to write when the file is no longer where it was: its new events would be in one that
+    nobody finds again."""
+    place = _place(path)
+
+    def check(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("writing") and _place(path) != place:
+            raise Unavailable(
+                str(path),
+                "the store of annotations was moved or deleted while it was in use; put it back, "
+                "or start histoclick again",
+            )
+
+    sa.event.listen(engine, "begin", check, insert=True)
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _look(path: Path, must_exist: bool) -> None:

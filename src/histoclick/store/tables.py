@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from histoclick.types import HistoclickError
+
 VERSION = 1  # of the tables; a store of a higher one was made by a newer histoclick
 
 METADATA = sa.MetaData()
@@ -34,3 +36,12 @@ EVENTS = sa.Table(
     sa.UniqueConstraint("slide", "id"),
     sa.CheckConstraint("seq >= 1"),
 )
+
+
+class Unavailable(HistoclickError):
+    """The store takes or gives nothing now; asking again later may help. ``sentence``: without
+    where it is, which is nobody's business who asks over HTTP."""
+
+    def __init__(self, where: str, sentence: str) -> None:
+        super().__init__(f"{where}: {sentence}")
+        self.sentence = sentence
