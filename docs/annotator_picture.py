@@ -84,7 +84,7 @@ def _open(page: Page) -> None:
             break
         except Exception:  # noqa: BLE001 - not there yet
             time.sleep(1)
-    page.locator("[data-testid^=slide-]", has_text="phantom").first.click()
+    page.locator("[data-testid=slide-list] .slide button", has_text="phantom").first.click()
     time.sleep(6)
 
 
