@@ -427,6 +427,16 @@ def test_of_an_outline_from_a_file_the_largest_part_is_kept(slide: Slide) -> Non
         desk.do(Tidy(1))
 
 
+def test_objects_without_area_are_left_out_of_files_and_told(slide: Slide) -> None:
+    desk = Desk(slide)
+    desk.do(ClickOn(None, 1600, 1200, True, MPP))
+    desk.do(Stroke(None, ((400.0, 400.0),), 40, False, MPP))
+    desk.do(Stroke(2, ((400.0, 400.0),), 90, True, MPP))
+    document = desk.book.document()
+    assert len(document.annotations) == 1
+    assert document.notes == ("1 of the objects without area, left out",)
+
+
 def test_files_of_another_slide_are_refused(slide: Slide) -> None:
     with pytest.raises(HistoclickError, match="nothing in the file lies on this slide"):
         Desk(slide).do(Import((Outline(box(9000, 9000, 9100, 9100)),)))

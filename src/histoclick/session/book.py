@@ -116,14 +116,14 @@ class Book:
     def document(self) -> Document:
         """What there is, for a file."""
         colours = {class_.name: class_.colour for class_ in self.classes}
-        return Document(
-            tuple(
-                Annotation(item.shape, item.label, colours.get(item.label), item.name)
-                for item in self.objects.values()
-                if item.shape is not None and not item.shape.is_empty
-            ),
-            canvas=Canvas.of(self.slide),
+        found = tuple(
+            Annotation(item.shape, item.label, colours.get(item.label), item.name)
+            for item in self.objects.values()
+            if item.shape is not None and not item.shape.is_empty
         )
+        empty = len(self.objects) - len(found)
+        notes = (f"{empty} of the objects without area, left out",) if empty else ()
+        return Document(found, notes=notes, canvas=Canvas.of(self.slide))
 
     def propose(
         self, action: Action, *, id_: str, client: str, user: str, time: float, sight: Sight

@@ -37,9 +37,10 @@ export function exchange(state: State, actions: Actions, api: Api, toasts: Toast
     const { slide } = state.now;
     if (!slide) return;
     try {
-      const { notes } = await api.import(slide.id, file);
+      const { notes, objects } = await api.import(slide.id, file);
       await actions.refresh();
-      toasts.show("done", `Imported ${file.name}.`, notes);
+      const many = objects.length === 1 ? "one object" : `${objects.length} objects`;
+      toasts.show("done", `Imported ${many} from ${file.name}.`, notes);
     } catch (error) {
       toasts.show("trouble", reason(error));
     }
