@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import shapely
@@ -25,6 +25,7 @@ from histoclick.session.actions import (
     Undo,
 )
 from histoclick.session.asking import ROOM, Asking, Step, check_stroke
+from histoclick.session.deeds import Deeds
 from histoclick.session.events import Event
 from histoclick.session.item import Item
 from histoclick.session.layers import Answer
@@ -50,17 +51,6 @@ class Change:
     removed: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Deed:
-    """Something that can be taken back: the steps that it added to objects, and the last ones
-    before those."""
-
-    client: str
-    user: str
-    steps: Mapping[int, Step]
-    bases: Mapping[int, Step | None]
-
-
 class Book:
     """The annotations of one slide. Not thread-safe: who shares it holds a lock.
 
@@ -80,10 +70,8 @@ class Book:
         self.objects: dict[int, Item] = {}
         self.versions: dict[int, int] = {}
         self._asking = Asking(slide)
-        self._steps: dict[int, list[Step]] = {}  # of every object there ever was
+        self._deeds = Deeds()
         self._classes_seq = 0
-        self._deeds: list[_Deed] = []  # done, the last one at the end
-        self._undone: dict[str, list[_Deed]] = {}  # by client
         self._ids: dict[str, int] = {}  # event id -> seq
         for event in events:
             self.apply(event)
@@ -106,12 +94,11 @@ class Book:
 
     def can_undo(self, client: str, user: str) -> bool:
         """Whether there is something that ``Undo`` would take back."""
-        deed = self._last(client, user)
-        return deed is not None and self._is_last(deed)
+        return self._deeds.can_undo(client, user)
 
     def can_redo(self, client: str) -> bool:
         """Whether there is something that ``Redo`` would do again."""
-        return bool(self._undone.get(client))
+        return self._deeds.can_redo(client)
 
     def document(self) -> Document:
         """What there is, for a file."""
@@ -145,9 +132,9 @@ class Book:
                 if len(self._there(action.object).parts) < 2:
                     raise HistoclickError("the object has one part; there is nothing to tidy")
             case Undo():
-                self._undoable(client, user)
+                self._deeds.undoable(client, user)
             case Redo():
-                self._redoable(client)
+                self._deeds.redoable(client)
             case Import():
                 self._check_import(action)
         return event
@@ -184,39 +171,17 @@ class Book:
             case Delete():
                 steps[self._there(action.object).id] = Step(event, None)
             case Import():
-                first = self._next_id()
+                first = self._deeds.next_id
                 for id_, outline in enumerate(action.outlines, first):
                     steps[id_] = Step(event, Item.of(id_, outline))
             case SetClasses():
                 self.classes, self._classes_seq = action.classes, event.seq
             case Undo():
-                return self._undo(event, self._undoable(event.client, event.user))
+                return self._settle(event, self._deeds.undo(event.client, event.user))
             case Redo():
-                return self._redo(event, self._redoable(event.client))
+                return self._settle(event, self._deeds.redo(event.client))
         if steps:
-            bases = {id_: self._top(id_) for id_ in steps}
-            self._deeds.append(_Deed(event.client, event.user, steps, bases))
-            self._undone.pop(event.client, None)
-        return self._advance(event, steps)
-
-    def _undo(self, event: Event, deed: _Deed) -> Change:
-        self._deeds.remove(deed)
-        self._undone.setdefault(event.client, []).append(deed)
-        for id_ in deed.steps:
-            self._steps[id_].pop()
-        return self._settle(event, deed.steps)
-
-    def _redo(self, event: Event, deed: _Deed) -> Change:
-        self._undone[event.client].pop()
-        self._deeds.append(deed)
-        return self._advance(event, deed.steps)
-
-    def _advance(self, event: Event, steps: Mapping[int, Step]) -> Change:
-        for id_, step in steps.items():
-            line = self._steps.setdefault(id_, [])
-            line.append(step)
-            if len(line) > 2 and (old := line[-3].item) is not None:
-                old.forget()
+            self._deeds.add(event.client, event.user, steps)
         return self._settle(event, steps)
 
     def _settle(self, event: Event, ids: Iterable[int]) -> Change:
@@ -225,7 +190,7 @@ class Book:
         self._ids[event.id] = event.seq
         changed, removed = [], []
         for id_ in ids:
-            top = self._top(id_)
+            top = self._deeds.top(id_)
             self.versions[id_] = event.seq
             if top is None or top.item is None:
                 self.objects.pop(id_, None)
@@ -238,7 +203,7 @@ class Book:
     def _asked(self, event: Event, action: ClickOn | BoxAround, sight: Sight) -> Event:
         action = self._placed(action, sight)
         item = self._ready(action)
-        steps = self._steps.get(item.id, [])
+        steps = self._deeds.steps.get(item.id, [])
         answer, facts = self._asking.answer(steps, item, action, event.id, sight)
         facts["object"] = item.id
         return replace(event, action=action, result=answer.to_bytes(), facts=facts)
@@ -280,51 +245,10 @@ class Book:
         """The object that is worked on, at its resolution."""
         grid, mpp = self._asking.grid(action.mpp)
         if action.object is None:
-            return Item(self._next_id(), action.label).at(grid, mpp)
+            return Item(self._deeds.next_id, action.label).at(grid, mpp)
         return self._there(action.object).at(grid, mpp)
 
     def _there(self, id_: int) -> Item:
         if id_ not in self.objects:
             raise HistoclickError(f"there is no object {id_} (any more)")
         return self.objects[id_]
-
-    def _next_id(self) -> int:
-        return max(self._steps, default=0) + 1
-
-    def _last(self, client: str, user: str) -> _Deed | None:
-        """What Undo takes back: the last of this client, or of this user in an earlier one."""
-        for deed in reversed(self._deeds):
-            if deed.client == client:
-                return deed
-        if user:
-            return next((deed for deed in reversed(self._deeds) if deed.user == user), None)
-        return None
-
-    def _is_last(self, deed: _Deed) -> bool:
-        return all(self._top(id_) is step for id_, step in deed.steps.items())
-
-    def _undoable(self, client: str, user: str) -> _Deed:
-        deed = self._last(client, user)
-        if deed is None:
-            raise HistoclickError("there is nothing to take back")
-        if not self._is_last(deed):
-            raise HistoclickError(
-                "somebody else worked on this object since; it cannot be taken back any more"
-            )
-        return deed
-
-    def _redoable(self, client: str) -> _Deed:
-        undone = self._undone.get(client)
-        if not undone:
-            raise HistoclickError("there is nothing to do again")
-        deed = undone[-1]
-        if any(self._top(id_) is not base for id_, base in deed.bases.items()):
-            raise HistoclickError(
-                "somebody else worked on this object since; it cannot be done again"
-            )
-        return deed
-
-    def _top(self, id_: int) -> Step | None:
-        """The last step of an object."""
-        line = self._steps.get(id_)
-        return line[-1] if line else None
