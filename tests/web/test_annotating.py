@@ -232,8 +232,8 @@ def test_boxes_begin_objects_and_clicks_go_on(viewer: Viewer) -> None:
     viewer.page.mouse.down()
     viewer.page.mouse.move(x + 6, y + 5)
     viewer.page.mouse.up()
+    viewer.it("toasts").get_by_text("too small for a box").wait_for()  # it goes soon
     viewer.rest()
-    assert "too small for a box" in viewer.it("toasts").inner_text()
     assert [len(each["clicks"]) for each in viewer.objects()] == [0, 3]
     assert [each["positive"] for each in viewer.objects()[1]["clicks"]] == [False, True, True]
 
