@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from histoclick.models.compliance import CERTAIN
 from histoclick.models.nets import clickrasters
 from histoclick.models.nets.clickunits import Mixer, double, likeness_maps, unit
 from histoclick.models.nets.mobilenet import CHANNELS as TRUNK
@@ -89,3 +90,15 @@ class DenseClickNet(nn.Module):
         x = double(self.down2(x)) + pyramid.s2 + self.prompt2(clickrasters.spots(clicks, previous))
         logits: Tensor = coarse + self.correct(self.fuse2(x))
         return logits
+
+
+def lowered(logits: Tensor, before: Tensor, clicks: Tensor) -> Tensor:
+    """``logits`` (B, 1, h, w) of ``decode``; after a negative click none is higher than before, so
+    that it takes away and adds nothing, anywhere.
+
+    ``before``: (B, 1, h, w), probability of the previous mask. ``clicks``: (B, N, 3), as there.
+    """
+    order = torch.arange(1, clicks.shape[1] + 1, device=clicks.device)
+    signs = clicks[:, :, 2]
+    last = signs.gather(1, ((signs != 0) * order).argmax(1, keepdim=True))[:, :, None, None]
+    return torch.where(last < 0, torch.minimum(logits, torch.logit(before, CERTAIN)), logits)

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from histoclick.geometry import Frame, fit, up_to_multiple
 from histoclick.models.card import Card
-from histoclick.models.compliance import CERTAIN
 from histoclick.models.denseclick.graphs import graphs_of
 from histoclick.models.denseclick.network import (
     LIKENESS,
@@ -23,6 +22,7 @@ from histoclick.models.denseclick.network import (
     WIDTHS,
     DenseClickNet,
     Pyramid,
+    lowered,
 )
 from histoclick.models.device import finish
 from histoclick.models.graphs import Graphs
@@ -129,12 +129,8 @@ class DenseClickSegmenter:
             clicks = click_tensor(users, self._device)
             before = torch.cat([self._before(encoded[i], previous[i]) for i in members])
             low = self._net.decode(pyramid, clicks, before)
-            # A click outside the object takes away and adds nothing, anywhere.
-            outside = [
-                previous[i] is not None and not prompts[i].clicks[-1].positive for i in members
-            ]
-            lower = torch.tensor(outside, device=self._device)[:, None, None, None]
-            low = torch.where(lower, torch.minimum(low, torch.logit(before, CERTAIN)), low)
+            begun = [previous[i] is not None for i in members]
+            low[begun] = lowered(low[begun], before[begun], clicks[begun])
             high = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
             for place, i in enumerate(members):
                 rows, columns = encoded[i].resized

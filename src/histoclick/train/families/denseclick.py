@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from histoclick.models.card import Card
-from histoclick.models.denseclick.network import DenseClickNet, Pyramid
+from histoclick.models.denseclick.network import DenseClickNet, Pyramid, lowered
 from histoclick.models.weights import check_keys, read_state_dict, shapes
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.points import clicks_of
@@ -56,6 +56,8 @@ class DenseClickTrainee(Trainee):
         before = torch.zeros_like(encoded.s2[:, :1]) if previous is None else previous.memory
         clicks = clicks_of(points, self._side_px / self._crop_px)
         low = self.net.decode(encoded, clicks, before).float()
+        if previous is not None:
+            low = lowered(low, before.float(), clicks)
         size = (self._crop_px, self._crop_px)
         logits = F.interpolate(low, size, mode="bilinear", align_corners=False)
         return Answer(logits, torch.sigmoid(low))
