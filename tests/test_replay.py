@@ -359,7 +359,7 @@ def test_what_is_gone_is_left_out_and_told(office: Office, tmp_path: Path) -> No
     office.click(1000, 1000)
     office.do(Undo())
     office.click(1600, 1200)
-    office.do(Delete(office.books["a"]._next_id() - 1))
+    office.do(Delete(max(office.books["a"].objects)))
     office.do(Undo())
     replayed = replay(office.store, tmp_path / "run")
     assert replayed.notes == ("2 objects deleted or taken back, left out",)

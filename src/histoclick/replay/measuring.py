@@ -18,11 +18,9 @@ from histoclick.replay.history import History
 from histoclick.session import ClickOn, Grid, Item, Stroke, Window
 from histoclick.session.layers import extent
 from histoclick.session.sparse import TILE, SparseMask
-from histoclick.types import Mask
 
 BLOCK = 8 * TILE  # px: of a truth, painted at once
 Area: TypeAlias = Polygon | MultiPolygon
-_NOTHING: Mask = np.zeros((TILE, TILE), bool)
 
 
 @dataclass(frozen=True)
@@ -87,12 +85,12 @@ def measure(history: History, truth: Area | None) -> Measured:
 
 def patched(mask: SparseMask, before: SparseMask, after: SparseMask) -> SparseMask:
     """``mask`` with those pixels as in ``after`` that differ between ``before`` and ``after``."""
-    tiles = dict(mask.tiles)
-    for place in before.tiles.keys() | after.tiles.keys():
-        old, new = before.tiles.get(place, _NOTHING), after.tiles.get(place, _NOTHING)
-        if old is not new:
-            tiles[place] = np.where(old ^ new, new, tiles.get(place, _NOTHING))
-    return SparseMask({place: tile for place, tile in tiles.items() if tile.any()})
+    patches = {}
+    for place in _differing(before, after):
+        old, new = before.tile(place), after.tile(place)
+        patches[place] = np.where(old ^ new, new, mask.tile(place))
+    kept = {place: tile for place, tile in mask.tiles.items() if place not in patches}
+    return SparseMask({**kept, **SparseMask.of(patches).tiles})
 
 
 def painted(shape: Area, grid: Grid) -> SparseMask:
@@ -111,12 +109,16 @@ def painted(shape: Area, grid: Grid) -> SparseMask:
 def iou(a: SparseMask, b: SparseMask) -> float:
     """Intersection over union, in [0, 1]; 0 when both are empty."""
     common = sum(
-        int(np.count_nonzero(tile & b.tiles[place]))
-        for place, tile in a.tiles.items()
-        if place in b.tiles
+        int(np.count_nonzero(a.tile(place) & b.tile(place)))
+        for place in a.tiles.keys() & b.tiles.keys()
     )
     union = a.area + b.area - common
     return common / union if union else 0.0
+
+
+def _differing(a: SparseMask, b: SparseMask) -> list[tuple[int, int]]:
+    places = a.tiles.keys() | b.tiles.keys()
+    return [place for place in places if a.tiles.get(place) != b.tiles.get(place)]
 
 
 def flips(before: SparseMask, after: SparseMask, x: float, y: float) -> tuple[int, int]:
@@ -125,11 +127,8 @@ def flips(before: SparseMask, after: SparseMask, x: float, y: float) -> tuple[in
     ``x``, ``y``: working px, whole numbers at centres.
     """
     flipped = near = 0
-    for place in before.tiles.keys() | after.tiles.keys():
-        old, new = before.tiles.get(place, _NOTHING), after.tiles.get(place, _NOTHING)
-        if old is new:
-            continue
-        row, column = np.nonzero(old ^ new)
+    for place in _differing(before, after):
+        row, column = np.nonzero(before.tile(place) ^ after.tile(place))
         flipped += len(row)
         across, down = column + place[0] * TILE - round(x), row + place[1] * TILE - round(y)
         near += int(np.count_nonzero(across**2 + down**2 <= FAR_PX**2))

@@ -15,30 +15,38 @@ from histoclick.session.windows import Grid, Window
 from histoclick.types import Mask
 
 TILE = 256  # px
-FULL = np.ones((TILE, TILE), bool)  # most tiles of a large object are this one
-FULL.flags.writeable = False
+FULL = np.packbits(np.ones((TILE, TILE), bool)).tobytes()  # most tiles of a large object
 
 
 @dataclass(frozen=True)
 class SparseMask:
     """Pixels of one object, in working px; changing it makes another one that shares its tiles.
 
-    ``tiles``: (column, row) -> (TILE, TILE) bool, those with a pixel only; never written to.
+    ``tiles``: (column, row) -> (TILE, TILE) pixels as bits, row by row, those with a pixel only.
+    Many objects are kept, each after several actions: as bytes they would be most of the memory.
     """
 
-    tiles: Mapping[tuple[int, int], Mask] = field(default_factory=dict)
+    tiles: Mapping[tuple[int, int], bytes] = field(default_factory=dict)
 
     @property
     def area(self) -> int:
         """Number of pixels."""
-        return sum(int(np.count_nonzero(tile)) for tile in self.tiles.values())
+        return sum(int.from_bytes(tile).bit_count() for tile in self.tiles.values())
+
+    @classmethod
+    def of(cls, tiles: Mapping[tuple[int, int], Mask]) -> SparseMask:
+        """From (TILE, TILE) bool by (column, row)."""
+        return cls({place: _packed(tile) for place, tile in tiles.items() if tile.any()})
+
+    def tile(self, place: tuple[int, int]) -> Mask:
+        """(TILE, TILE) bool at (column, row), to be written to."""
+        return _pixels(self.tiles.get(place))
 
     def replaced(self, window: Window, pixels: Mask) -> SparseMask:
         """The same with ``pixels``, (window.height, window.width) bool, in a window."""
         tiles = dict(self.tiles)
         for column, row, part in _cover(window):
-            tile = tiles.pop((column, row), None)
-            tile = np.zeros((TILE, TILE), bool) if tile is None else tile.copy()
+            tile = _pixels(tiles.pop((column, row), None))
             inside = pixels[
                 part.y - window.y : part.y1 - window.y, part.x - window.x : part.x1 - window.x
             ]
@@ -47,8 +55,7 @@ class SparseMask:
                 part.x - column * TILE : part.x1 - column * TILE,
             ] = inside
             if tile.any():
-                tile.flags.writeable = False
-                tiles[column, row] = FULL if tile.all() else tile
+                tiles[column, row] = _packed(tile)
         return SparseMask(tiles)
 
     def crop(self, window: Window) -> Mask:
@@ -58,7 +65,7 @@ class SparseMask:
             if (tile := self.tiles.get((column, row))) is not None:
                 pixels[
                     part.y - window.y : part.y1 - window.y, part.x - window.x : part.x1 - window.x
-                ] = tile[
+                ] = _pixels(tile)[
                     part.y - row * TILE : part.y1 - row * TILE,
                     part.x - column * TILE : part.x1 - column * TILE,
                 ]
@@ -86,8 +93,19 @@ class SparseMask:
             band = np.zeros((TILE, (right - left + 1) * TILE), bool)
             for column in range(left, right + 1):
                 if (tile := self.tiles.get((column, row))) is not None:
-                    band[:, (column - left) * TILE : (column - left + 1) * TILE] = tile
+                    band[:, (column - left) * TILE : (column - left + 1) * TILE] = _pixels(tile)
             yield band
+
+
+def _packed(tile: Mask) -> bytes:
+    return FULL if tile.all() else np.packbits(tile).tobytes()
+
+
+def _pixels(tile: bytes | None) -> Mask:
+    """(TILE, TILE) bool, to be written to."""
+    if tile is None:
+        return np.zeros((TILE, TILE), bool)
+    return np.unpackbits(np.frombuffer(tile, np.uint8)).reshape(TILE, TILE).view(np.bool_)
 
 
 def _cover(window: Window) -> Iterator[tuple[int, int, Window]]:
