@@ -31,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("--stage", type=int, help="only the variants of this stage")
     parser.add_argument("--seed", type=int, help="only this seed")
+    parser.add_argument("--variant", action="append", help="only this variant, and other such")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="only write the table again")
     options = parser.parse_args()
@@ -40,8 +41,12 @@ def main() -> None:
         plan = read_plan(options.plan, parse_changes(options.set))
         bench = Bench(plan, options.data, options.trunk, options.out, _say)
         for job in [] if options.table else jobs(plan):
-            asked = options.stage in (None, job.variant.stage)
-            if asked and options.seed in (None, job.seed):
+            asked = (
+                options.stage in (None, job.variant.stage)
+                and options.seed in (None, job.seed)
+                and job.variant.name in (options.variant or [job.variant.name])
+            )
+            if asked:
                 run(bench, job)
                 write_tables(plan, options.out)
         _say(f"The table: {write_tables(plan, options.out)}")
