@@ -384,10 +384,11 @@ def measure(options: argparse.Namespace, place: Path) -> str:
     return f"""# Annotator
 
 `python benchmarks/annotator.py` on {machine["processor"]}, {machine["cores"]} cores (load \
-{begin:.1f} at the start); the built-in model, {options.threads or "as many as fit"} thread(s) for \
-it; the clients run on the same cores. Slides of {size}x{size} px, {MPP:g} um/px worked at. The \
-naive server reads, encodes and predicts at every click, with the same model, windows and \
-outlines; it stores nothing. Times are those that a client sees, HTTP and the outline included.
+{begin:.1f} at the start); the built-in model, threads for it: \
+{options.threads or "as many as fit"}; the clients run on the same cores. Slides of \
+{size}x{size} px, {MPP:g} um/px worked at. The naive server reads, \
+encodes and predicts at every click, with the same model, windows and outlines; it stores nothing. \
+Times are those that a client sees, HTTP and the outline included.
 
 One person, ms from the click to the answer:
 
