@@ -397,6 +397,25 @@ def test_a_stroke_without_width_is_refused(slide: Slide) -> None:
         Desk(slide).do(Stroke(None, ((500.0, 500.0),), 1e-300, False, MPP))
 
 
+def test_objects_that_rest_are_as_they_were(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their pixels are let go and made again."""
+    monkeypatch.setattr("histoclick.session.deeds.FRESH", 1)
+    desk = Desk(slide)
+    for turn in range(3):
+        for x in (600, 1600, 2600):
+            object_ = None if turn == 0 else (600, 1600, 2600).index(x) + 1
+            desk.do(ClickOn(object_, x + 60 * turn, 1200, turn != 1, MPP))
+    assert sum("mask" in vars(item) for item in desk.book.objects.values()) <= 1
+    shapes = [item.shape for item in desk.book.objects.values()]
+    again = Book(slide, desk.log)
+    assert all(a.equals(b.shape) for a, b in zip(shapes, again.objects.values(), strict=True))
+    for _ in range(9):
+        desk.do(Undo())
+    for _ in range(9):
+        desk.do(Redo())
+    assert all(a.equals(b.shape) for a, b in zip(shapes, desk.book.objects.values(), strict=True))
+
+
 def test_parts_that_nobody_clicked_in_are_dropped_and_come_back(slide: Slide) -> None:
     """Three squares are the model's answer; somebody clicked in one and painted on another."""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from histoclick.session.asking import Step
 from histoclick.types import HistoclickError
+
+FRESH = 16  # objects whose pixels are kept, since somebody may go on with them
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Deeds:
         self.steps: dict[int, list[Step]] = {}
         self._done: list[Deed] = []  # the last one at the end
         self._undone: dict[str, list[Deed]] = {}  # by client
+        self._fresh: OrderedDict[int, None] = OrderedDict()  # objects, last worked on at the end
 
     @property
     def next_id(self) -> int:
@@ -100,6 +104,17 @@ class Deeds:
             line.append(step)
             if len(line) > 2 and (old := line[-3].item) is not None:
                 old.forget()
+            self._fresh[id_] = None
+            self._fresh.move_to_end(id_)
+        while len(self._fresh) > FRESH:
+            self._rest(self._fresh.popitem(last=False)[0])
+
+    def _rest(self, id_: int) -> None:
+        """Keep of an object what is shown of it; the rest can be made again."""
+        line = self.steps.get(id_, [])[-2:]
+        for step in line:
+            if step.item is not None:
+                step.item.forget(shape=step is not line[-1])
 
     def _last(self, client: str, user: str) -> Deed | None:
         """The last of this client, or of this user, if named, in an earlier one."""

@@ -172,10 +172,11 @@ class Item:
             change=None,
         )
 
-    def forget(self) -> None:
-        """Let go of what can be computed again."""
-        for kept in ("mask", "shape"):
-            vars(self).pop(kept, None)
+    def forget(self, *, shape: bool = True) -> None:
+        """Let go of what can be computed again: its pixels and, unless it is shown, its shape."""
+        vars(self).pop("mask", None)
+        if shape:
+            vars(self).pop("shape", None)
 
     def _changed(self, mask: SparseMask) -> SparseMask:
         """The mask after ``change``, from the one before."""
