@@ -78,6 +78,7 @@ def test_a_model_is_trained_shown_and_evaluated(
     code, told = run("models", "show", out)
     assert code == 0
     assert "noc85" in told
+    assert str(work / "curve.png") in told
     code, told = run("evaluate", "--model", out, "--data", sets[1], "--out", tmp_path / "run")
     assert code == 0, told
     code, told = run("report", tmp_path / "run", "--out", tmp_path / "page")

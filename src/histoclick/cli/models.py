@@ -39,6 +39,7 @@ def show_model(
     """A model's card: origin, licence, training data, measured NoC."""
     import dataclasses
 
+    from histoclick.models.card import CURVE
     from histoclick.models.registry import find
 
     card, folder = find(model)
@@ -47,6 +48,8 @@ def show_model(
         return
     say((folder / "card.toml").read_text(encoding="utf-8").rstrip())
     say(f"\n# folder: {folder}")
+    if (folder / CURVE).is_file():
+        say(f"# how it learned: {folder / CURVE}")
 
 
 @models_app.command("import")

@@ -67,8 +67,9 @@ def run_evaluation(
 def keep_training_curve(model: Path, run: Path) -> None:
     """The curve of a model that histoclick trained, for the report."""
     from histoclick import files, records
+    from histoclick.models.card import CURVE
 
-    curve = model / "training" / "curve.png"
+    curve = model / CURVE
     if curve.is_file():
         files.replace(run / records.TRAINING_CURVE, curve.read_bytes())
 

@@ -14,6 +14,9 @@ import tomli_w
 from histoclick.types import HistoclickError
 
 
+CURVE = Path("training", "curve.png")  # in the folder of a model that histoclick trained
+
+
 @dataclass(frozen=True)
 class Card:
     """Identity, origin and measured quality of a model.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from histoclick.models.compliance import Rules
 
@@ -27,3 +28,15 @@ class Graphs:
     quality: bool = False
     rules: Rules = field(default_factory=Rules)
     multiple: int = 32
+
+
+class Encoder(nn.Module):
+    """The first half of a network with ``encode``, which takes (B, 3, H, W) in [-1, 1]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net: Any = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """``image``: (1, H, W, 3) uint8."""
+        return tuple(self.net.encode(image.permute(0, 3, 1, 2).float() / 127.5 - 1))

@@ -12,7 +12,8 @@ Locks. In this order, and none is ever asked for while a later one is held:
 
 One action, in this order, all of it under the desk's lock: take in what other processes stored;
 if the action's id is known, it was done before and only its answer got lost; let the book propose
-an event, which may ask the model; store it; if another process took its number meanwhile
+an event, which may ask the model (before the first one of a slide comes one with the classes that
+are usual here); store it; if another process took its number meanwhile
 (``Conflict``), begin again; apply it. Whatever fails before it is stored has changed nothing, and
 whatever fails after it is shown to whoever asks next.
 """

@@ -7,21 +7,9 @@ from torch import Tensor, nn
 
 from histoclick.models.compliance import Rules
 from histoclick.models.denseclick.network import DenseClickNet, Pyramid
-from histoclick.models.graphs import Graphs
+from histoclick.models.graphs import Encoder, Graphs
 
 STRIDES = (2, 4, 8, 16, 8)
-
-
-class Encoder(nn.Module):
-    """(1, H, W, 3) uint8 -> the pyramid."""
-
-    def __init__(self, net: DenseClickNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``image``: (1, H, W, 3) uint8."""
-        return tuple(self.net.encode(image.permute(0, 3, 1, 2).float() / 127.5 - 1))
 
 
 class Decoder(nn.Module):

@@ -9,22 +9,10 @@ from histoclick.models.compliance import Rules
 from histoclick.models.gatedclick.decoders import Pyramid
 from histoclick.models.gatedclick.network import FREE, SURE, GatedClickNet
 from histoclick.models.gatedclick.parts import Parts
-from histoclick.models.graphs import Graphs
+from histoclick.models.graphs import Encoder, Graphs
 
 STRIDES = (2, 4, 8, 16, 8, 1)
 BUMP_PX = 6.0  # of the model's input
-
-
-class Encoder(nn.Module):
-    """(1, H, W, 3) uint8 -> the pyramid."""
-
-    def __init__(self, net: GatedClickNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """``image``: (1, H, W, 3) uint8."""
-        return tuple(self.net.encode(image.permute(0, 3, 1, 2).float() / 127.5 - 1))
 
 
 class Decoder(nn.Module):
