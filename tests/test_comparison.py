@@ -193,3 +193,24 @@ def test_a_trunk_of_another_kind(bench: Bench, tmp_path: Path) -> None:
     wrong = replace(bench, trunk=tmp_path / "other.pt", out=tmp_path)
     with pytest.raises(HistoclickError, match="a trunk has"):
         run(wrong, Job(bench.plan.variants[0], 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trunk", "nowhere.pt"], "no weight file nowhere.pt"),
+        (["--trunk", "x", "--variant", "none"], "nothing in the plan"),
+        (["--trunk", "x", "--set", "steps=abc"], "must be of type int"),
+    ],
+)
+def test_wrong_commands(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "--data", "d", "--out", str(tmp_path), *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        command.main()
+    assert message in capsys.readouterr().err

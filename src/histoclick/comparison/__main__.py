@@ -40,15 +40,22 @@ def main() -> None:
     try:
         plan = read_plan(options.plan, parse_changes(options.set))
         bench = Bench(plan, options.data, options.trunk, options.out, _say)
-        for job in [] if options.table else jobs(plan):
-            asked = (
-                options.stage in (None, job.variant.stage)
-                and options.seed in (None, job.seed)
-                and job.variant.name in (options.variant or [job.variant.name])
+        asked = [
+            job
+            for job in jobs(plan)
+            if options.stage in (None, job.variant.stage)
+            and options.seed in (None, job.seed)
+            and job.variant.name in (options.variant or [job.variant.name])
+        ]
+        if not asked:
+            known = ", ".join(dict.fromkeys(job.variant.name for job in jobs(plan)))
+            raise HistoclickError(
+                "nothing in the plan has this --variant, --stage and --seed; it has the variants "
+                f"{known} and the seeds {', '.join(map(str, plan.seeds))}"
             )
-            if asked:
-                run(bench, job)
-                write_tables(plan, options.out)
+        for job in [] if options.table else asked:
+            run(bench, job)
+            write_tables(plan, options.out)
         _say(f"The table: {write_tables(plan, options.out)}")
     except HistoclickError as error:
         sys.stderr.write(f"Error: {error}\n")

@@ -13,7 +13,6 @@ import tomli_w
 
 from histoclick.types import HistoclickError
 
-
 CURVE = Path("training", "curve.png")  # in the folder of a model that histoclick trained
 
 

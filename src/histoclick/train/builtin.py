@@ -68,8 +68,9 @@ def train(
 
 
 def read_trunk(file: Path) -> dict[str, torch.Tensor]:
-    """Weights and biases of a folded trunk in the order of computation."""
-    folded = torch.load(file, weights_only=True, map_location="cpu")
+    """Weights and biases of a folded trunk in the order of computation. Raises ``HistoclickError``
+    for what is no weight file."""
+    folded = read_state_dict(file)
     return {key: value.float() for key, value in folded.items() if not key.startswith("head.")}
 
 
