@@ -35,6 +35,7 @@ class Parts:
     merge: bool = False
 
 
+# Parameters, and size of a file of 16-bit floats: 2.12 million, 4.2 MB; 3.37 million, 6.7 MB
 SMALL = Parts()
 BASE = Parts(widths=(32, 64, 96, 192), mixers=4)
 PLAIN = replace(SMALL, gate=False, reach=False, refiner=False, compliance=False)
