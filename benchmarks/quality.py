@@ -13,12 +13,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from histoclick import machine, metrics
@@ -30,35 +28,41 @@ from histoclick.models import registry
 from histoclick.patches import open_patch_set
 from histoclick.report import write_report
 from histoclick.report.measures import INTERVALS, by_dataset, number
-from histoclick.report.records import Run, read_runs
+from histoclick.report.records import Run, read_run, read_runs
 from histoclick.report.tables import Cell, Table, markdown
 
 SHARED = Path(os.environ.get("HISTOCLICK_SHARED", Path(__file__).parents[2] / "shared"))
 TARGETS = (0.80, 0.85, 0.90)
-SANE = (
-    "discs",
-    "nearest-colour",
-    "grabcut",
-    "random-walker",
-)  # who cannot beat these knows nothing
+# Who cannot beat these knows nothing.
+SANE = ("discs", "nearest-colour", "grabcut", "random-walker")
 SHOWN = {"NoC@85": 2, "NoC@90": 2, "NoF/n@85": 2, "Harm": 3}  # of the measures; digits
 SURE, RIGHT = 0.9, 0.85  # who says the first should have the second
 
 
-def measured(run: Path, folder: Path) -> dict[str, object]:
-    """One line of a card: what a run on the patch set ``folder`` found."""
-    records = pd.read_parquet(run / "clicks.parquet")
-    with (run / "run.toml").open("rb") as file:
-        budget = int(tomllib.load(file)["protocol"]["max_clicks"])
-    table = records.pivot(index="patch", columns="click", values="iou")
-    ious = metrics.held(table.reindex(columns=range(1, budget + 1)).to_numpy())
-    line: dict[str, object] = {"dataset": records["dataset"].iloc[0], "patches": len(ious)}
+def measured(run: Run, folder: Path) -> dict[str, object]:
+    """One line of a card: what a run on the patch set ``folder`` found.
+
+    ``sure``: patches on which the model once said ``SURE`` or more; ``sure_right``: those of them
+    with an IoU of ``RIGHT`` when it first did.
+    """
+    budget = run.card.max_clicks
+    line: dict[str, object] = {"dataset": run.card.dataset, "patches": len(run)}
     for target in TARGETS:
-        line[f"noc{100 * target:.0f}"] = round(float(metrics.noc(ious, target, budget)), 2)
-        line[f"nof{100 * target:.0f}"] = int(metrics.nof(ious, target, budget))
-    model = records["model"].iloc[0]
+        line[f"noc{100 * target:.0f}"] = round(metrics.noc(run.ious, target, budget), 2)
+        line[f"nof{100 * target:.0f}"] = metrics.nof(run.ious, target, budget)
+    if np.isfinite(run.qualities).any():
+        stopped = when_sure(run)
+        line["sure"], line["sure_right"] = len(stopped), int((stopped >= RIGHT).sum())
+    model = run.card.model
     line["command"] = f"histoclick evaluate --model {model} --data {named(folder)} --out run"
     return line
+
+
+def when_sure(run: Run) -> metrics.Floats:
+    """IoU when the model first said ``SURE`` or more, of the patches on which it ever did."""
+    sure = run.qualities >= SURE
+    chosen: metrics.Floats = run.ious[np.arange(len(run)), sure.argmax(1)][sure.any(1)]
+    return chosen
 
 
 def named(path: Path) -> str:
@@ -120,13 +124,17 @@ def calibration(runs: Sequence[Run]) -> Table | None:
             cells.append(number("right", right, 3))
         else:
             cells.append(Cell("none"))
+        stopped = np.concatenate([when_sure(run) for run in judged])
+        cells.append(Cell(f"{(stopped >= RIGHT).sum()} of {len(stopped)}"))
         rows.append(tuple(cells))
     columns = ("Model", "Clicks", "Mean error", "Bias", f"Says {SURE:g}", f"Then IoU {RIGHT:g}")
+    columns += ("Stop when told",)
     notes = (
         "Over all clicks on all sets, also those after a target was reached. Mean error: of the "
         "estimated IoU, absolute; bias: estimate minus truth.",
-        f"Says {SURE:g}: share of the clicks after which the estimate is {SURE:g} or more; the "
-        f"last column: share of those with an IoU of {RIGHT:g} or more.",
+        f"Says {SURE:g}: share of the clicks after which the estimate is {SURE:g} or more; beside "
+        f"it the share of those with an IoU of {RIGHT:g} or more. Stop when told: the same of the "
+        "patches, at the first such click.",
     )
     return (
         Table("Do models know how good they are", columns, 1, tuple(rows), notes) if rows else None
@@ -172,7 +180,7 @@ def main() -> None:
             run_evaluation(model, open_patch_set(folder), run, device="cpu")
             runs.append(run)
             if model == options.write_card:
-                lines.append(measured(run, folder))
+                lines.append(measured(read_run(run), folder))
     write_report(runs, options.out / "page")
     loaded = read_runs(runs)
     tables = [table for table in (all_in_one(loaded), calibration(loaded)) if table is not None]

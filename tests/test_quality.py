@@ -79,6 +79,7 @@ def test_the_script_measures_and_writes_a_card(
     rows = [each.split(" | ") for each in text.splitlines() if " | discs | " in each]
     assert [row[0] for row in rows] == ["| NoC@85", "| NoC@90", "| NoF/n@85", "| Harm"]
     assert float(rows[0][2].strip(" |")) == line["noc85"]
+    assert "sure" not in line
     assert float(rows[2][2].strip(" |")) == line["nof85"] / 2
     assert "how good they are" not in text  # discs say nothing of themselves
 
@@ -92,13 +93,16 @@ def test_what_models_say_of_their_masks_is_held_against_them(tmp_path: Path) -> 
     evaluate(segmenter, patches, tmp_path / "run", model=card, machine={}, protocol=Protocol(3))
     run = read_run(tmp_path / "run")
     assert np.isnan(run.qualities[:, 2]).all()
+    run = replace(run, ious=np.array([[0.9, 0.3, 0.4], [0.8, 0.86, 0.9]]))
     (row,) = script["calibration"]([run]).rows
     wrong = [abs(said - ious[i]) for ious in run.ious for i, said in enumerate((0.95, 0.5))]
-    name, clicks, error, bias, sure, right = (cell.value for cell in row)
+    name, clicks, error, bias, sure, right, stopped = (cell.value for cell in row)
     assert (name, clicks, sure) == ("boasting", "4", "50 %")
     assert float(error) == pytest.approx(np.mean(wrong), abs=5e-4)
     assert float(bias) == pytest.approx(0.725 - run.ious[:, :2].mean(), abs=5e-4)
-    assert float(right) == (run.ious[:, 0] >= 0.85).mean()
+    assert (float(right), stopped) == (0.5, "1 of 2")
+    line = script["measured"](run, tmp_path / "set")
+    assert (line["sure"], line["sure_right"]) == (2, 1)
 
 
 class Boasting(FakeSegmenter):
