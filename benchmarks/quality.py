@@ -92,17 +92,19 @@ def all_in_one(runs: Sequence[Run]) -> Table:
                 cells.append(number(measure, interval, digits))
             rows.append(tuple(cells))
     budget = runs[0].card.max_clicks
-    sizes = [
-        f"{dataset} {len(of[0])} patches of {len(set(of[0].slides))} slides"
-        for dataset, of in sets.items()
-    ]
+    sizes = [f"{dataset} {_size(of[0])}" for dataset, of in sets.items()]
     notes = (
-        f"The sets: {'; '.join(sizes)}.",
+        f"Patches: {'; '.join(sizes)}.",
         INTERVALS + " A set of one slide has none.",
         f"NoC counts a failure as {budget} clicks, the budget; NoF/n is their share.",
         f"Harm: share of the clicks after click {LATE} that lower the IoU, mean over patches.",
     )
     return Table("All models on all sets", ("Measure", "Model", *sets), 2, tuple(rows), notes)
+
+
+def _size(run: Run) -> str:
+    named = run.card.facts["data"].get("slides")
+    return f"{len(run)} patches" + (f" of {named} slides" if named else "")
 
 
 def calibration(runs: Sequence[Run]) -> Table | None:
@@ -153,7 +155,7 @@ def head(options: argparse.Namespace, models: Sequence[str]) -> Iterator[str]:
     facts = machine.describe()
     folders = " ".join(map(named, options.folders))
     chosen = f" --models {' '.join(models)}" if options.models else ""
-    yield "# Quality\n"
+    yield "# Quality\n\n"
     yield f"`python benchmarks/quality.py {folders} --out RUNS{chosen}` on {facts['processor']}, "
     yield f"{facts['cores']} cores; {options.threads} thread(s), torch "
     yield f"{facts['versions']['torch']}. Every folder `{options.split}` below these is a set; the "
