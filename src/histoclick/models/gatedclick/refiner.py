@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoclick.models.nets.clickrasters import SPOT, click_distances, last_click, nearest_distances
+from histoclick.models.nets.clickrasters import (
+    LAST,
+    SPOT,
+    bell,
+    click_distances,
+    last_click,
+    nearest_distances,
+)
 from histoclick.models.nets.clickunits import unit
 
 SIDE = 96  # px of the crop, or less where the image is smaller
@@ -58,14 +65,11 @@ class Refiner(nn.Module):
         )
         offset = torch.stack([left, top, torch.zeros_like(top)], 1)[:, None].to(clicks)
         spots = [
-            torch.exp(
-                -nearest_distances(clicks - offset, sign, (side_y, side_x), 1).square()
-                / (2 * SPOT**2)
-            )
+            bell(nearest_distances(clicks - offset, sign, (side_y, side_x), 1), SPOT)
             for sign in (1, -1)
         ]
         near = click_distances(last[:, None] - offset, (side_y, side_x), 1)
-        around = last[:, 2, None, None, None] * torch.exp(-near.square() / (2 * 12**2))
+        around = last[:, 2, None, None, None] * bell(near, LAST)
         seen = [
             cut(image, rows, columns),
             features,
