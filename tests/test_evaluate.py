@@ -212,6 +212,9 @@ def test_finished_patches_are_not_done_again(patch_set: PatchSet, tmp_path: Path
     counter = Interrupting(0)
     run(patch_set, tmp_path / "run", segmenter=counter)
     assert counter.left == 0
+    file = tmp_path / "run/clicks.parquet"  # a run of before models were asked for their quality
+    pd.read_parquet(file).drop(columns="quality").to_parquet(file, index=False)
+    assert run(patch_set, tmp_path / "run", segmenter=counter)["quality"].isna().all()
 
 
 @pytest.mark.parametrize("part", ["model", "data", "protocol"])

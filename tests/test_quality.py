@@ -2,17 +2,21 @@
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fakes import make_samples
+from fakes import FakeEncoded, FakeSegmenter, make_samples
 from histoclick import metrics
+from histoclick.evaluate import Protocol, evaluate
 from histoclick.models.card import read_card
 from histoclick.models.registry import find, load
 from histoclick.patches import PatchSet, open_patch_set, write_patch_set
+from histoclick.report.records import read_run
 from histoclick.trajectory import trajectory
+from histoclick.types import Prediction, Prompt
 
 ROOT = Path(__file__).parents[1]
 TARGETS = (0.80, 0.85)
@@ -54,6 +58,7 @@ def test_the_script_measures_and_writes_a_card(
     write_patch_set(make_samples(2), tmp_path / "data/discs-of-paint/val")
     model = tmp_path / "mine"
     model.mkdir()
+    monkeypatch.setenv("HISTOCLICK_SHARED", str(tmp_path))
     (model / "card.toml").write_bytes((find("discs")[1] / "card.toml").read_bytes())
     arguments = [tmp_path / "data", "--out", tmp_path / "runs", "--models", model]
     arguments += ["--write-card", model]
@@ -63,3 +68,51 @@ def test_the_script_measures_and_writes_a_card(
     assert line["patches"] == 2
     assert line["dataset"] == "discs-of-paint/val"
     assert 1 <= line["noc80"] <= 20
+    folder = "$HISTOCLICK_SHARED/data/discs-of-paint/val"
+    assert line["command"] == f"histoclick evaluate --model discs --data {folder} --out run"
+    text = (tmp_path / "runs/quality.md").read_text()
+    assert (
+        f"`python benchmarks/quality.py $HISTOCLICK_SHARED/data --out RUNS --models {model}`"
+        in text
+    )
+    assert "discs-of-paint/val 2 patches of 1 slides" in text
+    rows = [each.split(" | ") for each in text.splitlines() if " | discs | " in each]
+    assert [row[0] for row in rows] == ["| NoC@85", "| NoC@90", "| NoF/n@85", "| Harm"]
+    assert float(rows[0][2].strip(" |")) == line["noc85"]
+    assert "sure" not in line
+    assert float(rows[2][2].strip(" |")) == line["nof85"] / 2
+    assert "how good they are" not in text  # discs say nothing of themselves
+
+
+def test_what_models_say_of_their_masks_is_held_against_them(tmp_path: Path) -> None:
+    """Two patches; the last click of one was not judged."""
+    script = runpy.run_path(str(ROOT / "benchmarks/quality.py"))
+    segmenter = Boasting((0.95, 0.5, None))
+    patches = write_patch_set(make_samples(2), tmp_path / "set")
+    card = {"id": "boasting", "sha256": ""}
+    evaluate(segmenter, patches, tmp_path / "run", model=card, machine={}, protocol=Protocol(3))
+    run = read_run(tmp_path / "run")
+    assert np.isnan(run.qualities[:, 2]).all()
+    run = replace(run, ious=np.array([[0.9, 0.3, 0.4], [0.8, 0.86, 0.9]]))
+    (row,) = script["calibration"]([run]).rows
+    wrong = [abs(said - ious[i]) for ious in run.ious for i, said in enumerate((0.95, 0.5))]
+    name, clicks, error, bias, sure, right, stopped = (cell.value for cell in row)
+    assert (name, clicks, sure) == ("boasting", "4", "50 %")
+    assert float(error) == pytest.approx(np.mean(wrong), abs=5e-4)
+    assert float(bias) == pytest.approx(0.725 - run.ious[:, :2].mean(), abs=5e-4)
+    assert (float(right), stopped) == (0.5, "1 of 2")
+    line = script["measured"](run, tmp_path / "set")
+    assert (line["sure"], line["sure_right"]) == (2, 1)
+
+
+class Boasting(FakeSegmenter):
+    """It says the same of its first, second and third mask, whatever they are."""
+
+    def __init__(self, said: tuple[float | None, ...]) -> None:
+        self.said = said
+
+    def predict(
+        self, encoded: FakeEncoded, prompt: Prompt, previous: Prediction | None = None
+    ) -> Prediction:
+        answer = super().predict(encoded, prompt, previous)
+        return replace(answer, quality=self.said[len(prompt.clicks) - 1])

@@ -151,7 +151,7 @@ def square_at(x: float, y: float, radius: int = 8) -> Polygon:
 
 def test_a_trajectory_is_what_was_left_of_it(office: Office, tmp_path: Path) -> None:
     """Three clicks stay, one is undone, one undone and done again."""
-    office.click(400, 400, encode_seconds=2.0, seconds=0.25)
+    office.click(400, 400, encode_seconds=2.0, seconds=0.25, quality=0.75)
     first = office.shape(1)
     office.click(480, 400, on=1, encode_seconds=0.0, seconds=0.5)
     second = office.shape(1)
@@ -169,6 +169,7 @@ def test_a_trajectory_is_what_was_left_of_it(office: Office, tmp_path: Path) -> 
     assert rows["x"].tolist() == [49.5, 59.5, 49.5]  # px of 2 um, by their centres
     assert rows["y"].tolist() == [49.5, 49.5, 59.5]
     assert rows["positive"].all()
+    assert rows["quality"].fillna(-1).tolist() == [0.75, -1, -1]
     assert rows["seconds"].tolist() == [0.25, 0.5, 0.5]
     assert rows["encode_seconds"].tolist() == [2.5] * 3
     assert rows["patch"].unique().tolist() == ["a_1"]

@@ -203,12 +203,14 @@ def _ways(segmenter: Segmenter, _: None) -> tuple[dict[str, Any], bool]:
 
 def _row(number: int, step: Step) -> Row:
     """One line of the table; model, dataset, patch and slide are added at the end."""
+    quality = step.prediction.quality
     return {
         "click": number,
         "x": float(step.click.x),
         "y": float(step.click.y),
         "positive": step.click.positive,
         "iou": step.iou,
+        "quality": None if quality is None else float(quality),
         "start_iou": step.start_iou,
         "flipped": step.flipped,
         "far_flipped": step.far_flipped,

@@ -27,8 +27,8 @@ REAL_USERS = "user"  # the click rule of people, who stop when they like
 ABOUT = {"model": "str", "dataset": "str", "patch": "str", "slide": "str"}
 CLICK = {
     "click": "int32", "x": "float64", "y": "float64", "positive": "bool", "iou": "float64",
-    "start_iou": "float64", "flipped": "int64", "far_flipped": "int64", "seconds": "float64",
-    "encode_seconds": "float64",
+    "quality": "float64", "start_iou": "float64", "flipped": "int64", "far_flipped": "int64",
+    "seconds": "float64", "encode_seconds": "float64",
 }  # fmt: skip
 COLUMNS = ABOUT | CLICK
 
@@ -67,10 +67,14 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> None:
 
 
 def read_table(folder: Path) -> pd.DataFrame:
-    """The records of a complete run. Raises ``HistoclickError`` for a damaged file."""
+    """The records of a complete run; ``quality``, which older ones lack, is missing there.
+
+    Raises ``HistoclickError`` for a damaged file.
+    """
     path = folder / TABLE
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
+        return table if "quality" in table else table.assign(quality=float("nan"))
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise HistoclickError(
             f"{path}: damaged ({error}); delete the run folder and evaluate again"

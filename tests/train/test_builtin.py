@@ -1,5 +1,6 @@
 """The training of the built-in model, in miniature."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fakes import make_samples
 from histoclick.models import registry
+from histoclick.models.card import read_card
 from histoclick.models.gatedclick.network import Decoded
 from histoclick.patches import write_patch_set
 from histoclick.train import augment, builtin, course, crops, lessons, objects
@@ -19,6 +21,7 @@ from histoclick.train.families import gatedclick
 from histoclick.train.families.gatedclick import Turn, turn_loss
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.trajectories import Trajectories
+from histoclick.types import Click, HistoclickError, Prompt
 
 SMALL = crops.Recipe(crop=64, images=2)
 
@@ -137,6 +140,38 @@ def test_an_interrupted_training_is_the_same_training(
         torch.testing.assert_close(cut["net"][key], value, rtol=0, atol=0)
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "cut")]
     assert logs[0] == logs[1]
+
+
+@pytest.mark.filterwarnings("ignore:Conversion", "ignore:Converting a tensor")
+def test_the_larger_network_is_made_by_its_settings(
+    tmp_path: Path, sets: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps on small crops, and from the command line to a model that answers."""
+    model = tmp_path / "mine"
+    card = replace(registry.find("discs")[0], id="mine", family="gatedclick", architecture="base")
+    model.mkdir()
+    replace(card, input_size=64).write(model)
+    file = Path(builtin.__file__).with_name("base.toml")
+    words = f"--settings {file} --random --device cpu --steps 2 --crop 64 --images 2 --users 1"
+    folders = ["--data", tmp_path / "a", "--out", tmp_path / "work", "--card", model]
+    monkeypatch.setattr(sys, "argv", ["builtin", *words.split(), *map(str, folders)])
+    builtin.main()
+    assert len((tmp_path / "work/log.csv").read_text().splitlines()) == 3
+    parameters = read_card(model).parameters
+    assert parameters == 3_368_844
+    size = (model / "weights.safetensors").stat().st_size
+    assert 2 * parameters < size < 2.01 * parameters
+    segmenter = registry.load(model)
+    prompt = Prompt((Click(20, 30),))
+    answer = segmenter.predict(segmenter.encode(np.zeros((70, 50, 3), np.uint8)), prompt)
+    assert answer.logits.shape == (70, 50)
+    assert np.isfinite(answer.logits).all()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+def test_a_device_that_is_not_there_is_told(tmp_path: Path, device: str) -> None:
+    with pytest.raises(HistoclickError, match=f"device '{device}' cannot be used here"):
+        builtin.train([], tmp_path, course.Budget(steps=1), device=device)
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")

@@ -14,6 +14,8 @@ export interface Measured {
   noc80?: number | null;
   noc85?: number | null;
   noc90?: number | null;
+  sure?: number | null; // patches on which an estimated IoU reached 0.9
+  sure_right?: number | null; // those of them whose IoU had reached 0.85 when it first did
   [more: string]: unknown;
 }
 

@@ -71,7 +71,8 @@ def measure(history: History, truth: Area | None) -> Measured:
         rows.append(
             {
                 "click": len(rows) + 1, "x": x, "y": y, "positive": action.positive,
-                "iou": iou(wanted, alone), "start_iou": start_iou, "flipped": flipped,
+                "iou": iou(wanted, alone), "quality": frame.event.facts.get("quality"),
+                "start_iou": start_iou, "flipped": flipped,
                 "far_flipped": far, "seconds": _seconds(frame.event.facts, "seconds"),
                 "encode_seconds": encode_seconds,
             }

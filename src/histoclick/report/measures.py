@@ -62,7 +62,7 @@ def clicks_table(
         rows.append(
             (
                 *about(run),
-                *map(_number, map(_noc, targets), intervals, [2] * len(targets), changes),
+                *map(number, map(_noc, targets), intervals, [2] * len(targets), changes),
                 _seconds("SPC", run, run.seconds),
                 _seconds(
                     "SPC with encode", run, metrics.with_encode(run.seconds, run.encode_seconds)
@@ -95,7 +95,7 @@ def iou_table(runs: Sequence[Run]) -> Table:
         after = with_start(run)[:, shown]
         columns = np.column_stack([after, metrics.curve_area(run.ious)])
         intervals = metrics.mean_intervals(columns, run.slides)
-        rows.append((*about(run), *map(_number, names, intervals, [3] * len(names))))
+        rows.append((*about(run), *map(number, names, intervals, [3] * len(names))))
     notes = (
         INTERVALS,
         "IoU@k: mean IoU after click k; AUC: normalised area under the IoU-click curve over clicks "
@@ -205,7 +205,8 @@ def _nof(target: float) -> str:
     return f"NoF@{100 * target:g}"
 
 
-def _number(name: str, estimate: Interval, digits: int, change: Difference | None = None) -> Cell:
+def number(name: str, estimate: Interval, digits: int, change: Difference | None = None) -> Cell:
+    """A mean with its interval, if there is one; ``name``: its column in a CSV."""
     numbers: list[tuple[str, object]] = [
         (name, estimate.mean), (f"{name} low", estimate.low), (f"{name} high", estimate.high)
     ]  # fmt: skip
@@ -246,7 +247,7 @@ def _seconds(name: str, run: Run, seconds: metrics.Floats) -> Cell:
     slides = np.repeat(run.slides, made.sum(1))
     spent = metrics.mean_interval(seconds[made], slides)
     digits = max(2, 2 - floor(log10(spent.mean))) if spent.mean > 0 else 2
-    return _number(name, spent, digits)
+    return number(name, spent, digits)
 
 
 def _timing(run: Run) -> Iterator[str]:
@@ -266,7 +267,7 @@ def _per_click(name: str, run: Run, values: metrics.Floats) -> Cell:
     if not made.any():
         return Cell("no click")
     slides = np.repeat(run.slides, made.sum(1))
-    return _number(name, metrics.mean_interval(values[made], slides), 3)
+    return number(name, metrics.mean_interval(values[made], slides), 3)
 
 
 def _bounds(interval: Interval, digits: int) -> str:

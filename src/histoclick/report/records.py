@@ -18,10 +18,11 @@ from histoclick.types import HistoclickError
 
 KINDS = {"str": "OU", "bool": "b", "int32": "iu", "int64": "iu", "float64": "fiu"}  # of numpy
 LEAST = {
-    "click": 1, "iou": 0, "start_iou": 0, "flipped": 0, "far_flipped": 0, "seconds": 0,
-    "encode_seconds": 0,
+    "click": 1, "iou": 0, "quality": 0, "start_iou": 0, "flipped": 0, "far_flipped": 0,
+    "seconds": 0, "encode_seconds": 0,
 }  # fmt: skip
-GAPS = ("seconds", "encode_seconds")  # who answers many users at once cannot be timed
+# Who answers many users at once cannot be timed, and not every model judges its masks.
+GAPS = ("seconds", "encode_seconds", "quality")
 LATER = ("start_iou", "flipped", "far_flipped")  # columns that older runs do not have
 UNKNOWN_SLIDE = "(not recorded)"
 
@@ -50,7 +51,8 @@ class Run:
 
     ``records``: a row per patch and click, as in ``clicks.parquet``. ``patches``, ``slides``: (N,)
     names. ``ious``: (N, K) after each click, ``seconds``: (N, K) s, both NaN where a patch got no
-    further click; seconds also where they were not measured. ``encode_seconds``: (N,) s.
+    further click; seconds also where they were not measured. ``qualities``: (N, K), the IoUs as
+    the model estimated them, NaN where it did not. ``encode_seconds``: (N,) s.
     ``start_ious``: (N,) of the masks the user started from, 0 where that was nothing. ``flips``:
     (N, K, 2) px, changed by each click and changed far from it, NaN as ``ious``; ``None`` if the
     run does not say. ``name``: the model's id, with the folder where two runs would read the same.
@@ -62,6 +64,7 @@ class Run:
     patches: NDArray[np.object_]
     slides: NDArray[np.object_]
     ious: NDArray[np.float64]
+    qualities: NDArray[np.float64]
     seconds: NDArray[np.float64]
     encode_seconds: NDArray[np.float64]
     start_ious: NDArray[np.float64]
@@ -190,7 +193,9 @@ def _unfinished(folder: Path, card: Card) -> pd.DataFrame:
         slide = unnamed if entry.slide is None else entry.slide
         known = {"model": card.model, "dataset": card.dataset, "patch": entry.patch, "slide": slide}
         rows += [known | click for click in entry.rows]
-    return pd.DataFrame(rows)
+    # Journals of older runs know no quality, and who judges nothing writes nothing.
+    table = pd.DataFrame(rows)
+    return table.assign(quality=table.get("quality", np.nan)).astype({"quality": "float64"})
 
 
 def _checked(table: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
@@ -211,7 +216,7 @@ def _checked(table: pd.DataFrame, card: Card, where: Path) -> pd.DataFrame:
             raise HistoclickError(f"{wrong} falls below {LEAST[name]}; evaluate again")
         if name in GAPS and np.isinf(values).any():
             raise HistoclickError(f"{wrong} is not finite; evaluate again")
-    for name, most in (("iou", 1), ("start_iou", 1), ("click", card.max_clicks)):
+    for name, most in (("iou", 1), ("quality", 1), ("start_iou", 1), ("click", card.max_clicks)):
         if name in asked and table[name].max() > most:
             raise HistoclickError(f"{where}: column {name} exceeds {most}; evaluate again")
     for name, told in (("model", card.model), ("dataset", card.dataset)):
@@ -235,8 +240,9 @@ def _run(folder: Path, card: Card, table: pd.DataFrame, where: Path) -> Run:
     click = table["click"].to_numpy()
     clicks_made = np.bincount(row)
     ious = np.full((len(patches), card.max_clicks), np.nan)
-    seconds = ious.copy()
+    qualities, seconds = ious.copy(), ious.copy()
     ious[row, click - 1] = table["iou"]
+    qualities[row, click - 1] = table["quality"]
     seconds[row, click - 1] = table["seconds"]
     flips = None
     if {"flipped", "far_flipped"} <= set(table.columns):
@@ -272,6 +278,7 @@ def _run(folder: Path, card: Card, table: pd.DataFrame, where: Path) -> Run:
         patches=np.asarray(patches, dtype=object)[finished],
         slides=first["slide"].to_numpy(dtype=object)[finished],
         ious=ious[finished],
+        qualities=qualities[finished],
         seconds=seconds[finished],
         encode_seconds=first["encode_seconds"].to_numpy(dtype=np.float64)[finished],
         start_ious=first["start_iou"].to_numpy(dtype=np.float64)[finished],

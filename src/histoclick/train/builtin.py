@@ -27,6 +27,7 @@ from histoclick.models.nets.mobilenet import calibrate
 from histoclick.models.weights import read_state_dict, write_safetensors
 from histoclick.train.course import CHECKPOINT, Budget, Net, learn
 from histoclick.train.crops import RECIPE, Recipe, draw, read_folders
+from histoclick.types import HistoclickError
 
 DENSE = "mobilenetv2"  # the architecture of the first built-in model
 
@@ -42,24 +43,30 @@ def train(
     rate: float = 1e-3,
     recipe: Recipe = RECIPE,
     architecture: str = DENSE,
+    device: str = "cpu",
 ) -> bool:
     """Train as long as ``budget`` says; returns whether the training is complete.
 
     Begins with the ImageNet weights in ``trunk``, with all those of the model folder ``start``,
     whose norms are folded and stay so, or with random ones. ``architecture``: of the gated family,
-    or ``DENSE``.
+    or ``DENSE``. ``device``: as PyTorch names them; batches are drawn on the processor anyway.
+    Raises ``HistoclickError`` for a device that cannot be used.
     """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise HistoclickError(f"device '{device}' cannot be used here; try cpu or cuda") from None
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     sets = read_folders(folders)
-    net = build(architecture, norm=start is None)
+    net = build(architecture, norm=start is None).to(device)
 
     def begin() -> None:
         if start is not None:
             take_over(net, start)
         if trunk is not None:
             images = torch.cat([draw(sets, seed + 1, i, recipe).images for i in range(4)])
-            calibrate(net.trunk, read_trunk(trunk), images)
+            calibrate(net.trunk, read_trunk(trunk), images.to(device))
 
     return learn(
         net, lambda step: draw(sets, seed, step, recipe), out, budget,
@@ -96,7 +103,7 @@ def take_over(net: Net, start: Path) -> None:
 
 def export(checkpoint: Path, folder: Path, card: Card) -> None:
     """Make a model folder of the averaged weights: norms folded, stored as 16-bit floats."""
-    average = torch.load(checkpoint, weights_only=True)["average"]
+    average = torch.load(checkpoint, weights_only=True, map_location="cpu")["average"]
     normed = any(key.endswith("running_mean") for key in average)
     net = build(card.architecture, normed)
     net.load_state_dict(average)
@@ -124,6 +131,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu", help="as PyTorch names them: cpu, cuda, mps")
     parser.add_argument("--architecture", default=DENSE, help="of the network")
     parser.add_argument(
         "--stop", type=float, default=RECIPE.stop, help="chance of each click to be last"
@@ -131,6 +139,8 @@ def main() -> None:
     parser.add_argument(
         "--clicks", type=int, default=RECIPE.most_clicks, help="the most a user makes"
     )
+    parser.add_argument("--images", type=int, default=RECIPE.images, help="crops per step")
+    parser.add_argument("--users", type=int, default=RECIPE.users, help="of every crop")
     parser.add_argument("--crop", type=int, default=RECIPE.crop, help="side of crops, px")
     parser.add_argument("--settings", type=Path, help="TOML file with other defaults for these")
     if settings := parser.parse_known_args()[0].settings:
@@ -147,9 +157,15 @@ def main() -> None:
         seed=options.seed,
         rate=options.rate,
         recipe=dataclasses.replace(
-            RECIPE, crop=options.crop, stop=options.stop, most_clicks=options.clicks
+            RECIPE,
+            crop=options.crop,
+            images=options.images,
+            users=options.users,
+            stop=options.stop,
+            most_clicks=options.clicks,
         ),
         architecture=options.architecture,
+        device=options.device,
     )
     if complete:
         export(options.out / CHECKPOINT, options.card, read_card(options.card))

@@ -58,13 +58,14 @@ def learn(
 
     ``begin`` fills a network that starts now; one whose checkpoint lies in ``out`` goes on with the
     same batches as if it had never stopped. ``rate``: of all but the trunk. Returns whether the
-    training is complete.
+    training is complete. It runs where the network is.
     """
+    device = next(net.parameters()).device
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(parameter_groups(net, 0.3 * rate, rate))
     checkpoint = out / CHECKPOINT
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
         average, step, spent = state["average"], state["step"], state["spent"]

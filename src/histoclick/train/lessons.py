@@ -37,12 +37,16 @@ def dense_lesson(
     net: DenseClickNet, batch: Batch, rng: np.random.Generator
 ) -> tuple[Tensor, float]:
     """See ``lesson``, for the first family."""
-    encoded, users_each = net.encode(batch.images), len(batch.targets) // len(batch.images)
+    device = next(net.parameters()).device
+    encoded, users_each = (
+        net.encode(batch.images.to(device)),
+        len(batch.targets) // len(batch.images),
+    )
     pyramid = DensePyramid(*(features.repeat_interleave(users_each, 0) for features in encoded))
     users = Trajectories(batch.targets, rng)
-    target = torch.from_numpy(batch.targets)[:, None].float()
+    target = torch.from_numpy(batch.targets)[:, None].float().to(device)
     predicted = batch.start
-    started = torch.from_numpy(predicted)[:, None].float()
+    started = torch.from_numpy(predicted)[:, None].float().to(device)
     previous = F.avg_pool2d(started, 2)
     losses = []
     for click in range(batch.clicks):
@@ -50,15 +54,15 @@ def dense_lesson(
         graded = click >= batch.clicks - GRADED
         with torch.set_grad_enabled(graded):
             features = pyramid if graded else DensePyramid(*(f.detach() for f in pyramid))
-            low = net.decode(features, users.tensor(), previous)
+            low = net.decode(features, users.tensor().to(device), previous)
             logits = F.interpolate(low, scale_factor=2.0, mode="bilinear", align_corners=False)
             if graded:
-                focal = normalized_focal_loss(logits, target, users.weights())
+                focal = normalized_focal_loss(logits, target, users.weights().to(device))
                 losses.append((focal + 0.5 * dice_loss(logits, target)).mean())
         previous = torch.sigmoid(low.detach())
         if rng.random() < FORGOTTEN:
             previous = torch.zeros_like(previous)
-        predicted = (logits.detach()[:, 0] > 0).numpy()
+        predicted = (logits.detach()[:, 0] > 0).cpu().numpy()
     both = (predicted & batch.targets).sum((1, 2)) / (predicted | batch.targets).sum((1, 2))
     return torch.stack(losses).mean(), float(both.mean())
 
@@ -67,17 +71,19 @@ def gated_lesson(
     net: GatedClickNet, batch: Batch, rng: np.random.Generator
 ) -> tuple[Tensor, float]:
     """The same for the gated family, whose last masks are logits at full resolution."""
+    device = next(net.parameters()).device
+    images = batch.images.to(device)
     if batch.features is None:
-        encoded = net.encode(batch.images)
+        encoded = net.encode(images)
     else:
-        encoded = net.project(batch.features, batch.images)
+        encoded = net.project([maps.to(device) for maps in batch.features], images)
     users_each = len(batch.targets) // len(batch.images)
     held = Pyramid(*(f.repeat_interleave(users_each, 0) for f in encoded))
     users = Trajectories(batch.targets, rng)
-    target = torch.from_numpy(batch.targets)[:, None].float()
+    target = torch.from_numpy(batch.targets)[:, None].float().to(device)
     predicted = batch.start
-    before = (2 * torch.from_numpy(predicted)[:, None].float() - 1) * SURE
-    begun = torch.from_numpy(predicted.any((1, 2))).float()
+    before = (2 * torch.from_numpy(predicted)[:, None].float().to(device) - 1) * SURE
+    begun = torch.from_numpy(predicted.any((1, 2))).float().to(device)
     # A part that a merge leaves out must be learned from; how sure a mask is, the network limits.
     rules = replace(rules_of(net.parts), merge=False, sure=math.inf)
     losses = []
@@ -87,17 +93,17 @@ def gated_lesson(
         before = before * begun.view(-1, 1, 1, 1)
         with torch.set_grad_enabled(graded):
             pyramid = held if graded else Pyramid(*(f.detach() for f in held))
-            clicks = users.tensor()
+            clicks = users.tensor().to(device)
             decoded = net.decode(pyramid, clicks, before, begun)
             if graded:
                 turn = Turn(clicks, before, begun, decoded)
-                losses.append(turn_loss(turn, target, users.weights()).mean())
-        given = decoded.logits.detach()[:, 0].numpy()
-        last = [b if was else None for b, was in zip(before[:, 0].numpy(), begun > 0, strict=True)]
+                losses.append(turn_loss(turn, target, users.weights().to(device)).mean())
+        given, were = (x.detach()[:, 0].cpu().numpy() for x in (decoded.logits, before))
+        last = [b if was else None for b, was in zip(were, begun > 0, strict=True)]
         now = np.stack(
             [rules.settle(*each) for each in zip(given, last, users.clicks, strict=True)]
         )
-        before, predicted = torch.from_numpy(now)[:, None], now > 0
-        begun = torch.from_numpy(rng.random(len(now)) >= FORGOTTEN).float()
+        before, predicted = torch.from_numpy(now)[:, None].to(device), now > 0
+        begun = torch.from_numpy(rng.random(len(now)) >= FORGOTTEN).float().to(device)
     both = (predicted & batch.targets).sum((1, 2)) / (predicted | batch.targets).sum((1, 2))
     return torch.stack(losses).mean(), float(both.mean())

@@ -7,6 +7,7 @@ import { areaText, bounds, inParts, rings } from "../geometry";
 import type { Stage } from "../stage";
 import type { State } from "../state";
 import { css } from "../outlines";
+import { ENOUGH, trust } from "../trust";
 
 export function objectsPanel(state: State, actions: Actions, stage: Stage): HTMLElement {
   const list = h("div", { class: "object-list", role: "listbox", "aria-label": "Objects", testid: "object-list" });
@@ -50,6 +51,8 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
     dot.style.background = colour;
     const facts = [origin(item), item.mpp !== null && state.scaleText(item.mpp)];
     if (bounds(rings(item.geometry)) === null) facts.unshift("empty");
+    const trusted = trust(state.now.info?.model.measured ?? []);
+    if (trusted !== null && (item.quality ?? 0) >= ENOUGH) facts.push("✓ good enough");
     const name = h("span", { class: "name", testid: "object-name" }, nameOf(item));
     const title = h("span", { class: "title" }, dot, name);
     const row = h(
@@ -58,7 +61,7 @@ export function objectsPanel(state: State, actions: Actions, stage: Stage): HTML
       title,
       h("span", { class: "area", testid: "object-area" }, areaText(item.area_um2)),
       h("span", { class: "facts", testid: "object-clicks" }, facts.filter(Boolean).join(" · ")),
-      qualityBar(item.quality),
+      qualityBar(item.quality, trusted),
       h(
         "span",
         { class: "row-buttons" },
@@ -140,12 +143,14 @@ function origin({ clicks, box, mpp }: Item): string {
   return marks || (mpp === null ? "imported" : "painted");
 }
 
-/** The model's own estimate of how good the mask is. */
-function qualityBar(quality: number | null): HTMLElement {
+/** The model's own estimate of how good the mask is. `trusted`: how often it is right, if it may say stop. */
+function qualityBar(quality: number | null, trusted: number | null): HTMLElement {
   if (quality === null) return h("span", { class: "quality none" });
   const share = Math.max(0, Math.min(1, quality));
   const bar = h("i", { class: share >= 0.85 ? "good" : share >= 0.7 ? "fair" : "poor" });
   bar.style.width = `${share * 100}%`;
-  const text = `The model's own estimate of its mask: ${share.toFixed(2)}`;
+  let text = `The model's own estimate of its mask: ${share.toFixed(2)}`;
+  if (trusted !== null && share >= ENOUGH)
+    text += `. Good enough: of the patches on which it said ${ENOUGH.toFixed(2)} when it was measured, ${Math.floor(100 * trusted)} % had an IoU of 0.85 or more`;
   return h("span", { class: "quality", title: text, role: "img", "aria-label": text }, bar);
 }

@@ -36,6 +36,7 @@ class Parts:
     lower: bool = False
 
 
+# Parameters, and size of a file of 16-bit floats: 2.12 million, 4.2 MB; 3.37 million, 6.7 MB
 SMALL = Parts(lower=True)
 BASE = replace(SMALL, widths=(32, 64, 96, 192), mixers=4)
 # What the ablations are of: its negative clicks may add as well, as everybody else's here.
