@@ -10,6 +10,7 @@ depend on what they say.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ import histoclick
 from histoclick import machine
 from histoclick.clicks import next_click
 from histoclick.datasets.demo import demo_samples
+from histoclick.models import registry
 from histoclick.models.sam.network import VARIANTS, assemble, build
 from histoclick.models.sam.segmenter import SamSegmenter
 from histoclick.trajectory import trajectory
@@ -115,13 +117,40 @@ def sam_rows(sample: Sample, rounds: int) -> list[Row]:
     ]  # fmt: skip
 
 
+def built_in_rows(sample: Sample, rounds: int) -> list[Row]:
+    """Our own models against SAM's ViT-B, on a trajectory's fifth click."""
+    segmenter = SamSegmenter(build("vit_b").eval())
+    embedded = segmenter.encode(sample.image)
+    found = []
+    for name in (registry.default_id(), "histoclick-tiny"):
+        model = histoclick.load(name)
+        *_, before, last = trajectory(model, sample, 5)
+        prompt = Prompt((Click(100, 100), Click(40, 300, positive=False)))
+        prompt = Prompt((*prompt.clicks, Click(200, 9), Click(9, 200), last.click))
+        encoded = model.encode(sample.image)
+        embedding = segmenter.predict(embedded, Prompt(prompt.clicks[:1]))
+        found += [
+            compare(
+                f"{name} encode", functools.partial(model.encode, sample.image),
+                "our SAM ViT-B encode", lambda: segmenter.encode(sample.image),
+                max(2, rounds // 4),
+            ),
+            compare(
+                f"{name} click",
+                functools.partial(model.predict, encoded, prompt, before.prediction),
+                "our SAM ViT-B click",
+                functools.partial(segmenter.predict, embedded, prompt, embedding), rounds,
+            ),
+        ]  # fmt: skip
+    return found
+
+
 def rows(sample: Sample, rounds: int) -> list[Row]:
     """All figures on one phantom patch of 400x400 px."""
     tiny = histoclick.load()
     encoded = tiny.encode(sample.image)
     prompt = Prompt((Click(100, 100), Click(40, 300, positive=False)))
     first = tiny.predict(encoded, Prompt(prompt.clicks[:1]))
-    predicted = np.roll(sample.mask, 15, axis=1)
     steps = [step.prediction.mask for step in trajectory(tiny, sample, 10)]
 
     def clicker_alone() -> None:
@@ -134,17 +163,8 @@ def rows(sample: Sample, rounds: int) -> list[Row]:
             plain_clicker(sample.mask, mask)
 
     sam = sam_rows(sample, max(2, rounds // 4))
-    slow = build("vit_b").eval()
-    segmenter = SamSegmenter(slow)
     return [
-        compare(
-            "histoclick-tiny encode", lambda: tiny.encode(sample.image),
-            "our SAM ViT-B encode", lambda: segmenter.encode(sample.image), max(2, rounds // 4),
-        ),
-        compare(
-            "histoclick-tiny click", lambda: tiny.predict(encoded, prompt, first),
-            "scipy clicker, same patch", lambda: plain_clicker(sample.mask, predicted), rounds,
-        ),
+        *built_in_rows(sample, rounds),
         compare(
             "simulated user, 10 clicks answered", clicker_alone,
             "the same rule in scipy", plain_alone, rounds,

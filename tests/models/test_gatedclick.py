@@ -16,8 +16,9 @@ from histoclick.models.card import Card
 from histoclick.models.compliance import REACH, comply, merged
 from histoclick.models.gatedclick.network import FAR, FREE, NEAR, GatedClickNet, within_reach
 from histoclick.models.gatedclick.parts import ARCHITECTURES, SMALL
-from histoclick.models.gatedclick.refiner import SIDE, Refiner, cut, last_click, paste
+from histoclick.models.gatedclick.refiner import SIDE, Refiner, cut, paste
 from histoclick.models.gatedclick.segmenter import GatedClickSegmenter
+from histoclick.models.nets.clickrasters import last_click
 from histoclick.models.weights import write_safetensors
 from histoclick.types import BatchSegmenter, Click, HistoclickError, Prediction, Prompt
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from histoclick.models.compliance import comply
 from histoclick.models.denseclick.network import DenseClickNet
 from histoclick.models.denseclick.network import Pyramid as DensePyramid
 from histoclick.models.gatedclick.decoders import Pyramid
-from histoclick.models.gatedclick.graphs import BUMP_PX
+from histoclick.models.gatedclick.graphs import rules_of
 from histoclick.models.gatedclick.network import SURE, GatedClickNet
 from histoclick.train.crops import Batch
 from histoclick.train.families.gatedclick import Turn, turn_loss
@@ -82,6 +84,8 @@ def gated_lesson(
     predicted = batch.start
     before = (2 * torch.from_numpy(predicted)[:, None].float().to(device) - 1) * SURE
     begun = torch.from_numpy(predicted.any((1, 2))).float().to(device)
+    # A part that a merge leaves out must be learned from; how sure a mask is, the network limits.
+    rules = replace(rules_of(net.parts), merge=False, sure=math.inf)
     losses = []
     for click in range(batch.clicks):
         users.click(predicted)
@@ -94,9 +98,11 @@ def gated_lesson(
             if graded:
                 turn = Turn(clicks, before, begun, decoded)
                 losses.append(turn_loss(turn, target, users.weights().to(device)).mean())
-        now = decoded.logits.detach()[:, 0].cpu().numpy()
-        if net.parts.compliance:
-            now = np.stack([comply(m, c, BUMP_PX) for m, c in zip(now, users.clicks, strict=True)])
+        given, were = (x.detach()[:, 0].cpu().numpy() for x in (decoded.logits, before))
+        last = [b if was else None for b, was in zip(were, begun > 0, strict=True)]
+        now = np.stack(
+            [rules.settle(*each) for each in zip(given, last, users.clicks, strict=True)]
+        )
         before, predicted = torch.from_numpy(now)[:, None].to(device), now > 0
         begun = torch.from_numpy(rng.random(len(now)) >= FORGOTTEN).float().to(device)
     both = (predicted & batch.targets).sum((1, 2)) / (predicted | batch.targets).sum((1, 2))

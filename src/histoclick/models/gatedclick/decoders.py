@@ -67,16 +67,19 @@ class DenseDecoder(nn.Module):
         maps = clickrasters.rasterise(clicks, F.avg_pool2d(previous, 2))
         if not parts.halos:
             maps = maps * maps.new_tensor([1, 0, 1, 0, 0, 1])[:, None, None]
-        p4 = self.prompt4(maps)
+        # A layout that differs from the weights' costs more than the convolution
+        p4 = self.prompt4(maps.contiguous(memory_format=torch.channels_last))
         alike = likeness_maps(pyramid.likeness, clicks)
         p8 = self.prompt8(torch.cat([F.avg_pool2d(p4, 2), alike * float(parts.likeness)], 1))
         coarse = self.mix(pyramid.s16 + self.prompt16(p8))
-        skip = float(parts.skips)
-        x = self.fuse8(double(self.down8(coarse)) + skip * pyramid.s8 + p8)
-        x = self.fuse4(double(self.down4(x)) + skip * pyramid.s4 + p4)
+        spots = clickrasters.spots(clicks, previous)
+        p2 = self.prompt2(spots.contiguous(memory_format=torch.channels_last))
+        if parts.skips:
+            p8, p4, p2 = p8 + pyramid.s8, p4 + pyramid.s4, p2 + pyramid.s2
+        x = self.fuse8(double(self.down8(coarse)) + p8)
+        x = self.fuse4(double(self.down4(x)) + p4)
         first = double(self.head(x))
-        spots = self.prompt2(clickrasters.spots(clicks, previous))
-        fine = self.fuse2(double(self.down2(x)) + skip * pyramid.s2 + spots)
+        fine = self.fuse2(double(self.down2(x)) + p2)
         return Draft(first + self.correct(fine), fine, coarse)
 
 

@@ -36,7 +36,7 @@ class Decoder(nn.Module):
 
 def rules_of(parts: Parts) -> Rules:
     """What is done to the logits of a network of such parts."""
-    return Rules(parts.compliance, BUMP_PX, parts.merge, FREE, SURE)
+    return Rules(parts.compliance, BUMP_PX, parts.merge, FREE, SURE, parts.lower)
 
 
 def graphs_of(net: GatedClickNet) -> Graphs:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from histoclick.models.gatedclick.decoders import Draft, Pyramid, decoder
 from histoclick.models.gatedclick.parts import Parts
-from histoclick.models.gatedclick.refiner import Refiner, last_click
+from histoclick.models.gatedclick.refiner import Refiner
+from histoclick.models.nets.clickrasters import last_click
 from histoclick.models.nets.clickunits import double
 from histoclick.models.nets.mobilenet import CHANNELS as TRUNK
 from histoclick.models.nets.mobilenet import MobileNetV2
@@ -116,11 +117,13 @@ class GatedClickNet(nn.Module):
     def _quality(self, draft: Draft, logits: Tensor) -> Tensor:
         """(B,). It judges what the others did and teaches them nothing."""
         inside = F.avg_pool2d(torch.sigmoid(logits.detach()), 2)
-        fine = draft.fine.detach()
+        parts = torch.cat([inside, 1 - inside], 1).flatten(2)  # (B, 2, h * w)
+        summed = parts @ draft.fine.detach().flatten(2).transpose(1, 2).to(parts)
+        means = summed / (parts.sum(2, keepdim=True) + 1)
         pooled = [
             draft.coarse.detach().mean((2, 3)),
-            (fine * inside).sum((2, 3)) / (inside.sum((2, 3)) + 1),
-            (fine * (1 - inside)).sum((2, 3)) / ((1 - inside).sum((2, 3)) + 1),
+            means[:, 0],
+            means[:, 1],
             inside.mean((2, 3)),
             # Of all that may be inside, how much is unsure
             (inside * (1 - inside)).sum((2, 3)) / (inside.sum((2, 3)) + 1),

@@ -17,7 +17,7 @@ class Parts:
     replaces the last mask only where that is thought to be wrong. ``reach``: late clicks change
     nothing far away. ``refiner``: another look around the click at full resolution.
     ``compliance``: a clicked pixel gets what was said. ``merge``: of a late change, only the parts
-    that meet a click are kept (FocalClick).
+    that meet a click are kept (FocalClick). ``lower``: a negative click only takes away.
     """
 
     decoder: str = "dense"
@@ -33,12 +33,15 @@ class Parts:
     refiner: bool = True
     compliance: bool = True
     merge: bool = False
+    lower: bool = False
 
 
 # Parameters, and size of a file of 16-bit floats: 2.12 million, 4.2 MB; 3.37 million, 6.7 MB
-SMALL = Parts()
-BASE = Parts(widths=(32, 64, 96, 192), mixers=4)
-PLAIN = replace(SMALL, gate=False, reach=False, refiner=False, compliance=False)
+SMALL = Parts(lower=True)
+BASE = replace(SMALL, widths=(32, 64, 96, 192), mixers=4)
+# What the ablations are of: its negative clicks may add as well, as everybody else's here.
+RAISES = replace(SMALL, lower=False)
+PLAIN = replace(RAISES, gate=False, reach=False, refiner=False, compliance=False)
 
 # Who reads the embedding alone gets a wider one; an eighth of it is left at the finest stride.
 TOKENS = replace(PLAIN, decoder="sam", widths=(16, 32, 48, 128))
@@ -46,15 +49,16 @@ TOKENS = replace(PLAIN, decoder="sam", widths=(16, 32, 48, 128))
 ARCHITECTURES = {
     "small": SMALL,
     "base": BASE,
-    "small-nogate": replace(SMALL, gate=False, reach=False),
-    "small-noreach": replace(SMALL, reach=False),
-    "small-norefiner": replace(SMALL, refiner=False),
-    "small-nocompliance": replace(SMALL, compliance=False),
-    "small-noskips": replace(SMALL, skips=False),
-    "small-nolikeness": replace(SMALL, likeness=False),
-    "small-nohalos": replace(SMALL, halos=False),
-    "small-noprevious": replace(SMALL, previous=False),
-    "small-hard": replace(SMALL, hard=True),
+    "small-raises": RAISES,
+    "small-nogate": replace(RAISES, gate=False, reach=False),
+    "small-noreach": replace(RAISES, reach=False),
+    "small-norefiner": replace(RAISES, refiner=False),
+    "small-nocompliance": replace(RAISES, compliance=False),
+    "small-noskips": replace(RAISES, skips=False),
+    "small-nolikeness": replace(RAISES, likeness=False),
+    "small-nohalos": replace(RAISES, halos=False),
+    "small-noprevious": replace(RAISES, previous=False),
+    "small-hard": replace(RAISES, hard=True),
     "small-plain": PLAIN,
     "small-refiner": replace(PLAIN, refiner=True),
     "small-merge": replace(PLAIN, refiner=True, merge=True),

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from histoclick.models.nets.clickrasters import FAR, SPOT, click_distances
+from histoclick.models.nets.clickrasters import (
+    LAST,
+    SPOT,
+    bell,
+    click_distances,
+    last_click,
+    nearest_distances,
+)
 from histoclick.models.nets.clickunits import unit
 
 SIDE = 96  # px of the crop, or less where the image is smaller
@@ -57,16 +64,12 @@ class Refiner(nn.Module):
             align_corners=False,
         )
         offset = torch.stack([left, top, torch.zeros_like(top)], 1)[:, None].to(clicks)
-        distance = click_distances(clicks - offset, (side_y, side_x), 1)
-        sign = clicks[:, :, 2, None, None]
         spots = [
-            torch.exp(
-                -distance.masked_fill(sign * s <= 0, FAR).amin(1, True).square() / 2 / SPOT**2
-            )
-            for s in (1, -1)
+            bell(nearest_distances(clicks - offset, sign, (side_y, side_x), 1), SPOT)
+            for sign in (1, -1)
         ]
         near = click_distances(last[:, None] - offset, (side_y, side_x), 1)
-        around = last[:, 2, None, None, None] * torch.exp(-near.square() / (2 * 12**2))
+        around = last[:, 2, None, None, None] * bell(near, LAST)
         seen = [
             cut(image, rows, columns),
             features,
@@ -79,13 +82,6 @@ class Refiner(nn.Module):
         window = window.masked_fill(near >= SIDE / 2, 0.0)
         change = self.head(self.convs(torch.cat(seen, 1))) * window
         return paste(change, rows, columns, (height, width))
-
-
-def last_click(clicks: Tensor) -> Tensor:
-    """(B, 3): the newest of (B, N, 3) clicks whose sign is not 0."""
-    index = torch.arange(1, clicks.shape[1] + 1, device=clicks.device)
-    place = ((clicks[:, :, 2] != 0) * index).argmax(1)
-    return clicks.gather(1, place[:, None, None].expand(-1, 1, 3))[:, 0]
 
 
 def cut(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

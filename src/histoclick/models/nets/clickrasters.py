@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 CHANNELS, FINE_CHANNELS = 6, 3
-SPOT = 5  # px, sigma
+SPOT, LAST = 5, 12  # px, sigma: of every click, of the last one
 FAR = 1e4  # px; stands for "no such click"
 
 
@@ -17,14 +17,38 @@ def click_distances(clicks: Tensor, size: tuple[int, int], stride: int) -> Tenso
     height and width of the maps, whose cells are ``stride`` pixels wide. Returns (B, N, h, w),
     ``FAR`` for padding.
     """
-    height, width = size
-    # At stride 4, cell i covers input pixels 4i..4i+3, whose centres average to 4i + 1.5.
-    ys = torch.arange(height, device=clicks.device) * stride + (stride - 1) / 2
-    xs = torch.arange(width, device=clicks.device) * stride + (stride - 1) / 2
-    dx = xs - clicks[:, :, :1]
-    dy = ys - clicks[:, :, 1:2]
-    distance = torch.sqrt(dy.square()[:, :, :, None] + dx.square()[:, :, None, :])
-    return distance.masked_fill((clicks[:, :, 2] == 0)[:, :, None, None], FAR)
+    dy, dx = _squares(clicks, clicks[:, :, 2] != 0, size, stride)
+    return torch.sqrt(dy[:, :, :, None] + dx[:, :, None, :]).clamp(max=FAR)
+
+
+def nearest_distances(clicks: Tensor, sign: int, size: tuple[int, int], stride: int) -> Tensor:
+    """As ``click_distances``, (B, 1, h, w): to the nearest click of ``sign``, 1 or -1."""
+    dy, dx = _squares(clicks, clicks[:, :, 2] == sign, size, stride)
+    # The root of the least square: one root a cell, not one for every click
+    least = (dy[:, :, :, None] + dx[:, :, None, :]).amin(1, keepdim=True)
+    return torch.sqrt(least).clamp(max=FAR)
+
+
+def last_click(clicks: Tensor) -> Tensor:
+    """(B, 3): the newest of (B, N, 3) clicks whose sign is not 0."""
+    index = torch.arange(1, clicks.shape[1] + 1, device=clicks.device)
+    place = ((clicks[:, :, 2] != 0) * index).argmax(1)
+    # Not take_along_dim, which an export cannot follow for any number of clicks
+    return clicks.gather(1, place[:, None, None].expand(-1, 1, 3))[:, 0]
+
+
+def _squares(
+    clicks: Tensor, meant: Tensor, size: tuple[int, int], stride: int
+) -> tuple[Tensor, Tensor]:
+    """Squared distances of rows (B, N, h) and of columns (B, N, w) to the clicks that are
+    ``meant``, (B, N); to others ``FAR`` in each."""
+    squares = []
+    for axis, length in ((1, size[0]), (0, size[1])):
+        # At stride 4, cell i covers input pixels 4i..4i+3, whose centres average to 4i + 1.5.
+        centres = torch.arange(length, device=clicks.device) * stride + (stride - 1) / 2
+        away = (centres - clicks[:, :, axis, None]).square()
+        squares.append(away.masked_fill(~meant[:, :, None], FAR**2))
+    return squares[0], squares[1]
 
 
 def rasterise(clicks: Tensor, previous: Tensor) -> Tensor:
@@ -35,21 +59,20 @@ def rasterise(clicks: Tensor, previous: Tensor) -> Tensor:
     Returns (B, 6, h, w): for positive then for negative clicks a spot (Gaussian, sigma 5 px) and a
     halo (exponential, 32 px); the last click with its sign (Gaussian, sigma 12 px); ``previous``.
     """
-    distance = click_distances(clicks, (previous.shape[2], previous.shape[3]), 4)
-    sign = clicks[:, :, 2, None, None]
-    nearest_positive, nearest_negative = _nearest(distance, sign)
-    index = torch.arange(1, clicks.shape[1] + 1, device=clicks.device)
-    last = ((clicks[:, :, 2] != 0) * index).argmax(1)[:, None, None, None]
-    # Not take_along_dim, which an export cannot follow for any number of clicks
-    last_distance = distance.gather(1, last.expand(-1, 1, *distance.shape[2:]))
-    last_sign = sign.gather(1, last)
+    size = (previous.shape[2], previous.shape[3])
+    nearest_positive, nearest_negative = (
+        nearest_distances(clicks, sign, size, 4) for sign in (1, -1)
+    )
+    last = last_click(clicks)
+    last_distance = click_distances(last[:, None], size, 4)
+    last_sign = last[:, 2, None, None, None]
     return torch.cat(
         [
-            _spot(nearest_positive),
-            torch.exp(-nearest_positive / 32),
-            _spot(nearest_negative),
-            torch.exp(-nearest_negative / 32),
-            last_sign * torch.exp(-last_distance.square() / (2 * 12**2)),
+            bell(nearest_positive, SPOT),
+            _fading(nearest_positive / 32),
+            bell(nearest_negative, SPOT),
+            _fading(nearest_negative / 32),
+            last_sign * bell(last_distance, LAST),
             previous,
         ],
         1,
@@ -59,16 +82,16 @@ def rasterise(clicks: Tensor, previous: Tensor) -> Tensor:
 def spots(clicks: Tensor, previous: Tensor) -> Tensor:
     """The three prompt maps at stride 2, (B, 3, h, w): a spot at every positive and at every
     negative click, and ``previous`` (B, 1, h, w); all as in ``rasterise``."""
-    distance = click_distances(clicks, (previous.shape[2], previous.shape[3]), 2)
-    nearest = _nearest(distance, clicks[:, :, 2, None, None])
-    return torch.cat([*map(_spot, nearest), previous], 1)
+    size = (previous.shape[2], previous.shape[3])
+    nearest = [nearest_distances(clicks, sign, size, 2) for sign in (1, -1)]
+    return torch.cat([*(bell(each, SPOT) for each in nearest), previous], 1)
 
 
-def _nearest(distance: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances (B, 1, h, w) to the nearest positive and to the nearest negative click."""
-    positive = distance.masked_fill(sign <= 0, FAR).amin(1, keepdim=True)
-    return positive, distance.masked_fill(sign >= 0, FAR).amin(1, keepdim=True)
+def bell(distance: Tensor, sigma: float) -> Tensor:
+    """A Gaussian of ``distance``, 1 at 0; both in px."""
+    return _fading(distance.square() / (2 * sigma**2))
 
 
-def _spot(distance: Tensor) -> Tensor:
-    return torch.exp(-distance.square() / (2 * SPOT**2))
+def _fading(x: Tensor) -> Tensor:
+    """exp(-x). Farther out it would be a denormal number, for which exp takes 70 times as long."""
+    return torch.exp(-x.clamp(max=80))

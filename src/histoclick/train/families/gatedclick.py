@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from histoclick.models.card import Card
 from histoclick.models.gatedclick.decoders import Pyramid
 from histoclick.models.gatedclick.network import Decoded, GatedClickNet
-from histoclick.models.gatedclick.refiner import last_click
 from histoclick.models.gatedclick.segmenter import build
-from histoclick.models.nets.clickrasters import click_distances
+from histoclick.models.nets.clickrasters import click_distances, last_click
 from histoclick.train.losses import dice_loss, normalized_focal_loss
 from histoclick.train.points import clicks_of
 from histoclick.train.trainee import Answer, Group, Scenario, Trainee, check_scenario, saved
