@@ -49,6 +49,9 @@ export interface Values {
   ready: boolean | null; // whether the view is encoded; null: nobody asked
   sending: Sending;
   seconds: number | null; // that the last click took on the server
+  here: boolean; // whether clicks are answered in this browser until the server's answer comes
+  preview: { entry: string; item: Item } | null; // such an answer, to a click that waits
+  previewed: number | null; // ms that the last one took
 }
 
 export const START: Values = {
@@ -76,6 +79,9 @@ export const START: Values = {
   ready: null,
   sending: { unsent: 0, phase: "idle", reason: "" },
   seconds: null,
+  here: false,
+  preview: null,
+  previewed: null,
 };
 
 export type Key = keyof Values;

@@ -70,6 +70,7 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
                 return SlideDetails(
                     **dict(info(entry, counts)),
                     bounds=[bounds.x0, bounds.y0, bounds.width, bounds.height],
+                    unit=None if slide.mpp is None else [slide.mpp_x, slide.mpp_y],
                     tile_size=tiles.TILE,
                     overlap=tiles.OVERLAP,
                     max_level=tiles.max_level(slide.width, slide.height),
