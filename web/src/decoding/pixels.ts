@@ -45,22 +45,22 @@ function steps(from: number, to: number): { low: number; high: number; share: nu
   });
 }
 
-const ALONG = [[1, 0], [0, 1], [-1, 0], [0, -1]] as const; // right, down, left, up
+const ALONG = [0, 1, 2, 3]; // right, down, left, up
 
 /** The exact outlines of the pixels above 0, on their corners: filled by the even-odd rule they are
  * these pixels again. */
 export function traced({ width, height, values }: Picture): Ring[] {
-  const on = (x: number, y: number) =>
-    x >= 0 && y >= 0 && x < width && y < height && values[y * width + x]! > 0;
-  const leaving = new Uint8Array((width + 1) * (height + 1)); // of a corner: a bit for each direction
-  const corner = (x: number, y: number) => y * (width + 1) + x;
+  const across = width + 1; // corners in a row
+  const leaving = new Uint8Array(across * (height + 1)); // of a corner: a bit for each direction
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      if (!on(x, y)) continue; // around a pixel clockwise, where its neighbour is off
-      if (!on(x, y - 1)) leaving[corner(x, y)]! |= 1;
-      if (!on(x + 1, y)) leaving[corner(x + 1, y)]! |= 2;
-      if (!on(x, y + 1)) leaving[corner(x + 1, y + 1)]! |= 4;
-      if (!on(x - 1, y)) leaving[corner(x, y + 1)]! |= 8;
+      const at = y * width + x;
+      if (!(values[at]! > 0)) continue; // around a pixel clockwise, where its neighbour is off
+      const corner = y * across + x;
+      if (y === 0 || !(values[at - width]! > 0)) leaving[corner]! |= 1;
+      if (x === width - 1 || !(values[at + 1]! > 0)) leaving[corner + 1]! |= 2;
+      if (y === height - 1 || !(values[at + width]! > 0)) leaving[corner + across + 1]! |= 4;
+      if (x === 0 || !(values[at - 1]! > 0)) leaving[corner + across]! |= 8;
     }
   }
   const rings: Ring[] = [];
@@ -71,20 +71,17 @@ export function traced({ width, height, values }: Picture): Ring[] {
 
   function follow(start: number): Ring {
     const ring: Ring = [];
-    let [x, y] = [start % (width + 1), Math.floor(start / (width + 1))];
+    let at = start;
     let before = -1;
     do {
-      const at = corner(x, y);
       // right before straight on before left, so that pixels that share a corner only stay apart
-      const turns = [before + 1, before, before + 3].map((each) => each & 3);
-      const along = before < 0 ? [0, 1, 2, 3] : turns;
-      const next = along.find((each) => leaving[at]! & (1 << each))!;
+      const turns = before < 0 ? ALONG : [before + 1, before, before + 3].map((each) => each & 3);
+      const next = turns.find((each) => leaving[at]! & (1 << each))!;
       leaving[at]! &= ~(1 << next);
-      if (next !== before) ring.push([x, y]);
+      if (next !== before) ring.push([at % across, Math.floor(at / across)]);
       before = next;
-      x += ALONG[next]![0];
-      y += ALONG[next]![1];
-    } while (corner(x, y) !== start);
+      at += [1, across, -1, -across][next]!;
+    } while (at !== start);
     return ring;
   }
 }

@@ -37,9 +37,15 @@ export function embedding(file: ArrayBuffer): Embedding {
 function numbers(dtype: string, bytes: ArrayBuffer): Float32Array<ArrayBuffer> {
   if (dtype === "F32") return new Float32Array(bytes);
   if (dtype !== "F16") throw new Error(`tensors of type ${dtype} are not known here`);
-  const halves = new Uint16Array(bytes);
-  return Float32Array.from(halves, half);
+  halves ??= Float32Array.from({ length: 1 << 16 }, (_, bits) => half(bits));
+  const values = new Float32Array(bytes.byteLength / 2);
+  new Uint16Array(bytes).forEach((bits, i) => {
+    values[i] = halves![bits]!;
+  });
+  return values;
 }
+
+let halves: Float32Array | undefined; // all there are
 
 /** A float16 from its bits; browsers have a type for it only since 2025. */
 export function half(bits: number): number {
