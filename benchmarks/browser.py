@@ -111,9 +111,7 @@ def main() -> None:
         (slide,) = write_phantom_slides(folder, seed=1, width=SIDE_PX, height=SIDE_PX)
         options = ("--model", str(arguments.folder.resolve()))
         with annotating([slide], folder / "store.sqlite", *options) as server:
-            browser = playwright.chromium.launch(
-                executable_path=CHROMIUM, args=["--no-sandbox"]
-            )
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             page = browser.new_page(viewport=WINDOW)
             page.set_default_timeout(120_000)
             measure(page, server, slide.name, arguments.objects, arguments.clicks)

@@ -52,9 +52,7 @@ def model_folder(folder: Path, **rules: Any) -> Card:
     (folder / "decoder.onnx").write_bytes(GRAPH)
     hashes = {"encoder.onnx": OTHER, "decoder.onnx": hashlib.sha256(GRAPH).hexdigest()}
     graphs = {"stride": 2, "multiple": 32, "maps": {"s2": 2}, "rules": rules, "sha256": hashes}
-    return Card(
-        "light", "onnx", "any", "", "", "", sha256=MODEL, input_size=448, graphs=graphs
-    )
+    return Card("light", "onnx", "any", "", "", "", sha256=MODEL, input_size=448, graphs=graphs)
 
 
 @pytest.fixture
@@ -113,9 +111,7 @@ def test_embeddings_are_those_of_the_window(light: Server, slides: Path) -> None
         ("x", {"mpp": 0.5, "x": 0, "y": 0}, 422),
     ],
 )
-def test_what_there_is_not(
-    light: Server, model: str, query: dict[str, float], status: int
-) -> None:
+def test_what_there_is_not(light: Server, model: str, query: dict[str, float], status: int) -> None:
     slide = light.id_of("a.tif")
     reply = light.client.get(f"/api/slides/{slide}/embeddings/{model}", params=query)
     assert reply.status_code == status, reply.text

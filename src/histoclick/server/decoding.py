@@ -29,7 +29,7 @@ from histoclick.server.engine import Engine
 from histoclick.server.library import Library
 from histoclick.server.sight import Sight
 from histoclick.server.threads import Staff
-from histoclick.server.viewing import ERRORS, SlideId
+from histoclick.server.viewing import ERRORS, Answers, SlideId
 from histoclick.server.wire import DecoderInfo, Mpp, Trouble
 from histoclick.session import Grid, Window
 from histoclick.types import HistoclickError
@@ -79,9 +79,9 @@ def decoder_of(card: Card, folder: Path) -> Decoder | None:
 
 def router(library: Library, engine: Engine, staff: Staff, decoder: Decoder | None) -> APIRouter:
     """``decoder``: of the engine's model, if it has one for browsers."""
-    stale = {409: {"model": Trouble, "description": "Of another model"}}
-    routes = APIRouter(tags=["decoder"], responses={**ERRORS, **stale})
-    binary = {200: {"content": {"application/octet-stream": {}}, "description": "A file"}}
+    stale: Answers = {409: {"model": Trouble, "description": "Of another model"}}
+    routes = APIRouter(tags=["decoder"], responses=ERRORS | stale)
+    binary: Answers = {200: {"content": {"application/octet-stream": {}}, "description": "A file"}}
 
     @routes.get("/decoder")
     async def description() -> DecoderInfo:
@@ -123,9 +123,7 @@ def router(library: Library, engine: Engine, staff: Staff, decoder: Decoder | No
             with library.open(slide_id) as slide:
                 grid = Grid.of(slide, max(mpp, slide.mpp or 1.0))
             window = _window(grid, x, y, sight.window_px)
-            seen = engine.pack(
-                sight.encode(grid.rect0(window), window.width, window.height)
-            )
+            seen = engine.pack(sight.encode(grid.rect0(window), window.width, window.height))
             frame = decoder.frame(window.height, window.width)
             return packed({name: seen[name] for name in decoder.layout.maps}, model, frame)
 
