@@ -16,14 +16,13 @@ from safetensors.numpy import load
 
 from histoclick.geometry import Rect
 from histoclick.models.card import Card
-from histoclick.server.decoding import Decoder, decoder_of, packed
+from histoclick.server.decoding import Decoder, _window, decoder_of, packed
 from histoclick.session import Grid
 from histoclick.slides import open_slide
 from histoclick.types import RGB8, HistoclickError, Prediction, Prompt
 from served import Server, serving
 
 GRAPH = b"a decoder"
-MODEL = "ab" * 32
 OTHER = "cd" * 32
 
 
@@ -52,7 +51,7 @@ def model_folder(folder: Path, **rules: Any) -> Card:
     (folder / "decoder.onnx").write_bytes(GRAPH)
     hashes = {"encoder.onnx": OTHER, "decoder.onnx": hashlib.sha256(GRAPH).hexdigest()}
     graphs = {"stride": 2, "multiple": 32, "maps": {"s2": 2}, "rules": rules, "sha256": hashes}
-    return Card("light", "onnx", "any", "", "", "", sha256=MODEL, input_size=448, graphs=graphs)
+    return Card("light", "onnx", "any", "", "", "", sha256="ab" * 32, input_size=448, graphs=graphs)
 
 
 @pytest.fixture
@@ -70,10 +69,26 @@ def light(slides: Path, tmp_path: Path, decoder: Decoder) -> Iterator[Server]:
         yield made
 
 
+def test_models_that_differ_in_anything_have_other_names(tmp_path: Path, decoder: Decoder) -> None:
+    card = model_folder(tmp_path / "again", comply=True, sure=4.0)
+    graphs = card.graphs
+    others = [
+        dataclasses.replace(card, input_size=512),
+        dataclasses.replace(card, graphs={**graphs, "rules": {"comply": True}}),
+        dataclasses.replace(
+            card, graphs={**graphs, "sha256": {**graphs["sha256"], "encoder.onnx": "ef" * 32}}
+        ),
+    ]
+    found = [decoder_of(each, tmp_path / "again") for each in others]
+    assert len({decoder.model, *(each.model for each in found if each is not None)}) == 4
+    same = decoder_of(dataclasses.replace(card, summary="x"), tmp_path / "again")
+    assert same == decoder
+
+
 def test_the_decoder_is_named_by_its_hash(light: Server, decoder: Decoder) -> None:
-    assert light.client.get("/api/info").json()["model"]["decoder"] == MODEL
+    assert light.client.get("/api/info").json()["model"]["decoder"] == decoder.model
     told = light.client.get("/api/decoder").json()
-    assert (told["model"], told["sha256"]) == (MODEL, hashlib.sha256(GRAPH).hexdigest())
+    assert (told["model"], told["sha256"]) == (decoder.model, hashlib.sha256(GRAPH).hexdigest())
     assert (told["maps"], told["stride"], told["comply"], told["sure"]) == (["s2"], 2, True, 4.0)
     assert told["name"] == light.engine.model
     graph = light.client.get(f"/api/decoder/{told['sha256']}")
@@ -82,10 +97,10 @@ def test_the_decoder_is_named_by_its_hash(light: Server, decoder: Decoder) -> No
     assert light.client.get(f"/api/decoder/{OTHER}").status_code == 404
 
 
-def test_embeddings_are_those_of_the_window(light: Server, slides: Path) -> None:
+def test_embeddings_are_those_of_the_window(light: Server, decoder: Decoder, slides: Path) -> None:
     slide = light.id_of("a.tif")  # 1300 x 900 px of 0.5 um
     side = light.engine.window_px
-    address = f"/api/slides/{slide}/embeddings/{MODEL}"
+    address = f"/api/slides/{slide}/embeddings/{decoder.model}"
     reply = light.client.get(address, params={"mpp": 0.5, "x": 224, "y": 900 - side})
     assert reply.status_code == 200, reply.text
     assert "immutable" in reply.headers["cache-control"]
@@ -95,7 +110,7 @@ def test_embeddings_are_those_of_the_window(light: Server, slides: Path) -> None
         picture = opened.read(Rect(224, 900 - side, side, side), side, side)
     np.testing.assert_array_equal(red[0, 0], picture[::2, ::2, 0])
     metadata = json.loads(reply.content[8 : 8 + int.from_bytes(reply.content[:8], "little")])
-    assert metadata["__metadata__"]["model"] == MODEL
+    assert metadata["__metadata__"]["model"] == decoder.model
     frame = json.loads(metadata["__metadata__"]["frame"])
     assert frame == {"shape": [side, side], "resized": [448, 448], "padded": [448, 448]}
 
@@ -104,23 +119,24 @@ def test_embeddings_are_those_of_the_window(light: Server, slides: Path) -> None
     ("model", "query", "status"),
     [
         (OTHER, {"mpp": 0.5, "x": 0, "y": 0}, 409),
-        (MODEL, {"mpp": 0.5, "x": 1, "y": 0}, 404),  # off the lattice
-        (MODEL, {"mpp": 0.5, "x": 224000, "y": 0}, 404),
-        (MODEL, {"mpp": 0.5, "x": -1, "y": 0}, 422),
-        (MODEL, {"mpp": 0, "x": 0, "y": 0}, 422),
+        (None, {"mpp": 0.5, "x": 1, "y": 0}, 404),  # off the lattice
+        (None, {"mpp": 0.5, "x": 224000, "y": 0}, 404),
+        (None, {"mpp": 0.5, "x": -1, "y": 0}, 422),
+        (None, {"mpp": 0, "x": 0, "y": 0}, 422),
         ("x", {"mpp": 0.5, "x": 0, "y": 0}, 422),
     ],
 )
-def test_what_there_is_not(light: Server, model: str, query: dict[str, float], status: int) -> None:
+def test_what_there_is_not(
+    light: Server, decoder: Decoder, model: str | None, query: dict[str, float], status: int
+) -> None:
     slide = light.id_of("a.tif")
-    reply = light.client.get(f"/api/slides/{slide}/embeddings/{model}", params=query)
+    address = f"/api/slides/{slide}/embeddings/{model or decoder.model}"
+    reply = light.client.get(address, params=query)
     assert reply.status_code == status, reply.text
     assert reply.json()["detail"]
 
 
 def test_every_window_of_a_first_click_can_be_had(slides: Path) -> None:
-    from histoclick.server.decoding import _window
-
     with open_slide(slides / "a.tif") as slide:
         for mpp in (0.5, 0.7, 1.0):
             grid = Grid.of(slide, mpp)
@@ -137,7 +153,7 @@ def test_a_window_that_is_not_square_is_framed(decoder: Decoder) -> None:
 
 def test_what_float16_cannot_hold_stays_float32() -> None:
     maps = {"a": np.float32([1e5, 1.0]), "b": np.float32([1.0])}
-    found = load(packed(maps, MODEL, {}))
+    found = load(packed(maps, OTHER, {}))
     assert (found["a"].dtype, found["b"].dtype) == (np.float32, np.float16)
     assert found["a"][0] == np.float32(1e5)
 
@@ -154,7 +170,7 @@ def test_other_models_have_no_decoder(standing: Server, tmp_path: Path) -> None:
     assert standing.client.get("/api/info").json()["model"]["decoder"] is None
     assert standing.client.get("/api/decoder").status_code == 404
     slide = standing.id_of("a.tif")
-    address = f"/api/slides/{slide}/embeddings/{MODEL}?mpp=0.5&x=0&y=0"
+    address = f"/api/slides/{slide}/embeddings/{OTHER}?mpp=0.5&x=0&y=0"
     assert standing.client.get(address).status_code == 409
     card = model_folder(tmp_path / "merging", merge=True)  # a rule that the page does not know
     assert decoder_of(card, tmp_path / "merging") is None

@@ -21,10 +21,12 @@ from fastapi import Path as InPath
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+import histoclick
 from histoclick.geometry import fit, up_to_multiple
 from histoclick.models.card import Card
 from histoclick.models.compliance import Rules
-from histoclick.models.onnx.segmenter import DECODER, Layout, facts
+from histoclick.models.onnx.segmenter import DECODER, Layout
+from histoclick.models.onnx.segmenter import facts as graph_facts
 from histoclick.server.engine import Engine
 from histoclick.server.library import Library
 from histoclick.server.sight import Sight
@@ -44,8 +46,8 @@ Corner = Annotated[int, Query(ge=0, le=2**31, description="Of a window, px at mp
 
 @dataclass(frozen=True)
 class Decoder:
-    """What a model hands out. ``model``: the SHA-256 of both of its graphs. ``graph``: the bytes of
-    its decoder, whose SHA-256 is ``sha256``."""
+    """What a model hands out. ``model``: the SHA-256 of all that its embeddings and answers depend
+    on. ``graph``: the bytes of its decoder, whose SHA-256 is ``sha256``."""
 
     model: str
     graph: bytes
@@ -67,14 +69,17 @@ def decoder_of(card: Card, folder: Path) -> Decoder | None:
     page does not know. Raises ``HistoclickError`` for a folder that is damaged."""
     if card.family != "onnx":
         return None
-    layout, rules = facts(card, folder)
+    layout, rules = graph_facts(card, folder)
     if rules.merge:
         return None
     graph = (folder / DECODER).read_bytes()
     sha256 = card.graphs["sha256"][DECODER]
     if hashlib.sha256(graph).hexdigest() != sha256:
         raise HistoclickError(f"{folder / DECODER}: changed while it was loaded; start again")
-    return Decoder(card.sha256, graph, sha256, layout, rules, card.input_size)
+    # The hashes of both graphs, checked when it was loaded, and what is done around them.
+    facts = [histoclick.__version__, card.input_size, card.graphs]
+    model = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return Decoder(model, graph, sha256, layout, rules, card.input_size)
 
 
 def router(library: Library, engine: Engine, staff: Staff, decoder: Decoder | None) -> APIRouter:
