@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import shapely
+import skimage
 from playwright.sync_api import Route
 
 from browsing import Point, Viewer
@@ -44,9 +46,11 @@ def gated(built: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one slide."""
+    """A folder with a slide, and a picture that is smaller than a window."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copy(phantom, folder / "phantom.tif")
+    small = skimage.data.immunohistochemistry()[:300, :400]
+    cv2.imwrite(str(folder / "small.png"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
     return folder
 
 
@@ -105,7 +109,7 @@ def press(viewer: Viewer, x: float, y: float, *, negative: bool = False) -> None
     viewer.page.mouse.click(*place, button="right" if negative else "left")
 
 
-def differing(viewer: Viewer, held: Held) -> float:
+def differing(viewer: Viewer, held: Held, pixels: float = WINDOW_PX0**2) -> float:
     """The share of the window's pixels in which a preview is not the answer, which is let go."""
     viewer.until("now.preview !== null")
     preview = viewer.now("preview")
@@ -115,7 +119,7 @@ def differing(viewer: Viewer, held: Held) -> float:
     (item,) = (each for each in viewer.objects() if each["id"] == viewer.now("current"))
     ours, theirs = area_of(preview["item"]["geometry"]), area_of(item["geometry"])
     assert theirs.area > 0
-    return float(ours.symmetric_difference(theirs).area) / WINDOW_PX0**2
+    return float(ours.symmetric_difference(theirs).area) / pixels
 
 
 def unseen(viewer: Viewer, held: Held) -> None:
@@ -150,6 +154,20 @@ def test_previews_are_what_the_server_says(tab: Callable[..., Viewer], light: An
     assert (after != before).any(2).sum() > 50
     wrong = ((drawn[..., 3] > 0) != (after[..., 3] > 0)).mean()
     assert wrong < 0.002  # the sign of a click that waits is larger than that of one which does not
+
+
+def test_a_picture_that_is_smaller_than_a_window(
+    tab: Callable[..., Viewer], light: Annotator
+) -> None:
+    viewer = tab()
+    viewer.open(light.url, "small.png")
+    viewer.look_at(200, 150, 2)
+    viewer.it("here").check()
+    held = Held(viewer)
+    for x, y, negative in ((120, 80, False), (300, 200, False), (390, 10, True)):
+        place = viewer.on_page(x + 0.5, y + 0.5)
+        viewer.page.mouse.click(*place, button="right" if negative else "left")
+        assert differing(viewer, held, 300 * 400) < SHARE
 
 
 def test_clicks_that_wait_go_on_from_each_other(
