@@ -111,11 +111,11 @@ def press(viewer: Viewer, x: float, y: float, *, negative: bool = False) -> None
 
 def differing(viewer: Viewer, held: Held, pixels: float = WINDOW_PX0**2) -> float:
     """The share of the window's pixels in which a preview is not the answer, which is let go."""
-    viewer.until("now.preview !== null")
-    preview = viewer.now("preview")
+    viewer.until("now.previews.length > 0")
+    preview = viewer.now("previews.at(-1)")
     held.go()
     viewer.rest()
-    assert viewer.now("preview") is None
+    assert viewer.now("previews") == []
     (item,) = (each for each in viewer.objects() if each["id"] == viewer.now("current"))
     ours, theirs = area_of(preview["item"]["geometry"]), area_of(item["geometry"])
     assert theirs.area > 0
@@ -124,10 +124,10 @@ def differing(viewer: Viewer, held: Held, pixels: float = WINDOW_PX0**2) -> floa
 
 def unseen(viewer: Viewer, held: Held) -> None:
     """The click that waits is answered by the server, and was by nobody else."""
-    assert viewer.now("preview") is None
+    assert viewer.now("previews") == []
     held.go()
     viewer.rest()
-    assert viewer.now("preview") is None
+    assert viewer.now("previews") == []
     assert len(viewer.objects()) > 0
 
 
@@ -146,7 +146,7 @@ def test_previews_are_what_the_server_says(tab: Callable[..., Viewer], light: An
 
     before = viewer.drawn()  # and so it is on the screen
     press(viewer, -40, -40)
-    viewer.until("now.preview !== null")
+    viewer.until("now.previews.length > 0")
     drawn = viewer.drawn()
     held.go()
     viewer.rest()
@@ -176,20 +176,37 @@ def test_clicks_that_wait_go_on_from_each_other(
     viewer = opened(tab, light)
     held = Held(viewer)
     press(viewer, 0, 0)
-    viewer.until("now.preview !== null")
-    first = viewer.now("preview.entry")
+    viewer.until("now.previews.length > 0")
+    first = viewer.now("previews.at(-1).entry")
     press(viewer, 180, 30)
     press(viewer, -250, 150, negative=True)
-    viewer.until(f"now.preview.entry !== '{first}'")
-    second = viewer.now("preview.entry")
-    viewer.until(f"!['{first}', '{second}'].includes(now.preview.entry)")
-    preview = viewer.now("preview")
+    viewer.until(f"now.previews.at(-1).entry !== '{first}'")
+    second = viewer.now("previews.at(-1).entry")
+    viewer.until(f"!['{first}', '{second}'].includes(now.previews.at(-1).entry)")
+    preview = viewer.now("previews.at(-1)")
     held.go(all_=True)
     viewer.rest()
     (item,) = (each for each in viewer.objects() if each["id"] == viewer.now("current"))
     assert len(item["clicks"]) == 3
     ours, theirs = area_of(preview["item"]["geometry"]), area_of(item["geometry"])
     assert ours.symmetric_difference(theirs).area / WINDOW_PX0**2 < SHARE
+
+
+def test_objects_that_wait_are_all_shown(tab: Callable[..., Viewer], light: Annotator) -> None:
+    viewer = opened(tab, light)
+    held = Held(viewer)
+    press(viewer, 0, 0)
+    viewer.page.keyboard.press("Enter")
+    press(viewer, 300, 300)
+    viewer.until("now.previews.length === 2")
+    previews = viewer.now("previews")
+    assert len({each["item"]["id"] for each in previews}) == 2
+    held.go(all_=True)
+    viewer.rest()
+    assert viewer.now("previews") == []
+    for preview, item in zip(previews, viewer.objects(), strict=True):
+        ours, theirs = area_of(preview["item"]["geometry"]), area_of(item["geometry"])
+        assert ours.symmetric_difference(theirs).area / WINDOW_PX0**2 < SHARE
 
 
 def test_what_was_done_between_ends_the_previews_of_an_object(
@@ -244,7 +261,7 @@ def test_other_bytes_than_those_of_the_hash_are_refused(
         viewer.page.keyboard.press("Enter")
     hint = viewer.it("toast-hint").filter(has_text="not the one that was asked for")
     hint.wait_for()
-    assert viewer.now("preview") is None
+    assert viewer.now("previews") == []
     held.go(all_=True)
     viewer.rest()
     assert len(viewer.objects()) == 3

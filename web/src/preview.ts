@@ -2,12 +2,12 @@
 // case, in which nothing has to be guessed: an object that was made by clicks in one window, and
 // changed by nothing else. What the server says replaces what is shown here.
 
-import type { Change, Geometry, Item, Target } from "./api";
+import type { Change, Item, Target } from "./api";
 import type { Answer, Ask, Place } from "./decoding/worker";
 import { gridOf, isInner, markIn, nearest, working, type Grid, type Mark, type Window } from "./decoding/lattice";
 import { area } from "./geometry";
 import type { Entry } from "./outbox";
-import type { State } from "./state";
+import type { Shown, State } from "./state";
 
 /** The clicks on one object, and what has become of it. */
 interface Chain {
@@ -33,6 +33,8 @@ export class Preview {
   private worker: Worker | null = null;
   private chain: Chain | null = null;
   private model: string | null = null; // that answered here
+  private server: string | null = null; // that answered there
+  private made = 0; // objects that have no number yet
   private readonly asked = new Map<string, Chain>();
   private failures = 0;
   private rest: ReturnType<typeof setTimeout> | undefined;
@@ -77,17 +79,27 @@ export class Preview {
 
   /** The server has done something; `object`: what it was done to. */
   answered(entry: Entry, change: Change, object: number | null): void {
+    const { previews } = this.state.now;
+    if (object !== null && previews.some((each) => each.object === entry.id)) {
+      const named = (each: Shown) =>
+        each.object === entry.id ? { ...each, object, item: { ...each.item, id: object } } : each;
+      this.state.set({ previews: previews.map(named) });
+    }
+    this.server = change.model ?? this.server;
+    if (!this.agreed) return this.forget();
     const { chain } = this;
     if (!chain?.pending.includes(entry.id)) return;
-    if (change.model && this.model && change.model !== this.model) return this.forget();
     chain.pending = chain.pending.filter((each) => each !== entry.id);
     if (object !== null) chain.object = object;
     const item = change.objects.find((each) => each.id === chain.object);
     if (!item) this.chain = null;
     else chain.version = item.version;
-    const { preview } = this.state.now;
-    if (preview && preview.item.id < 0 && item) this.state.set({ preview: { ...preview, item: { ...preview.item, id: item.id } } });
     this.compare();
+  }
+
+  /** Whether both answer with the same model, as far as is known. */
+  private get agreed(): boolean {
+    return this.model === null || this.server === null || this.model === this.server;
   }
 
   private get used(): boolean {
@@ -128,6 +140,7 @@ export class Preview {
     }
     this.failures = 0;
     this.model = answer.name;
+    if (!this.agreed) return this.forget();
     this.state.set({ previewed: answer.ms });
     const asked = this.asked.get(answer.id);
     this.asked.delete(answer.id);
@@ -140,10 +153,13 @@ export class Preview {
     const coordinates = answer.rings.map((ring) =>
       ring.map(([x, y]): [number, number] => [(x + left) * scaleX, (y + top) * scaleY]),
     );
-    const known = typeof action.object === "number" ? this.state.now.objects.get(action.object) : undefined;
-    this.state.set({
-      preview: { entry: answer.id, item: drawn(known, action.label, { type: "Polygon", coordinates }) },
-    });
+    const object = action.object ?? answer.id;
+    const { objects, previews } = this.state.now;
+    const before = previews.find((each) => each.object === object);
+    const id = typeof object === "number" ? object : (before?.item.id ?? --this.made);
+    const item = { ...(objects.get(id) ?? fresh(id, action.label)), geometry: { type: "Polygon" as const, coordinates } };
+    const others = previews.filter((each) => each !== before);
+    this.state.set({ previews: [...others, { entry: answer.id, object, item }] });
   }
 
   /** A preview that was not what the server said leads nowhere. */
@@ -159,8 +175,9 @@ export class Preview {
   /** A preview is shown while its click waits; a click that was given up ends its chain. */
   private tidy(): void {
     const waits = new Set(this.waiting().map((each) => each.id));
-    const { preview } = this.state.now;
-    if (preview && !waits.has(preview.entry)) this.state.set({ preview: null });
+    const { previews } = this.state.now;
+    const kept = previews.filter((each) => waits.has(each.entry));
+    if (kept.length < previews.length) this.state.set({ previews: kept });
     if (this.chain?.pending.some((each) => !waits.has(each))) this.chain = null;
   }
 
@@ -204,14 +221,14 @@ export class Preview {
     this.model = null;
     this.fetched = "";
     this.asked.clear();
-    if (this.state.now.preview) this.state.set({ preview: null });
+    if (this.state.now.previews.length > 0) this.state.set({ previews: [] });
   }
 }
 
-/** An object as it looks with the preview. */
-function drawn(known: Item | undefined, label: string, geometry: Geometry): Item {
-  const fresh = {
-    id: -1, label, name: "", mpp: null, version: 0, clicks: [], box: null, area_um2: null, quality: null, window: null,
+/** An object of which nothing is known but its class. */
+function fresh(id: number, label: string): Item {
+  return {
+    id, label, name: "", mpp: null, version: 0, clicks: [], box: null, geometry: null, area_um2: null,
+    quality: null, window: null,
   };
-  return { ...(known ?? fresh), geometry };
 }

@@ -23,6 +23,14 @@ export interface View {
   y1: number;
 }
 
+/** An object as this browser sees it after a click that waits: `entry`. `object`: its id, or the event
+ * that will make it; `item` has an id below 0 then. */
+export interface Shown {
+  entry: string;
+  object: Target;
+  item: Item;
+}
+
 export interface Values {
   info: Info | null;
   slides: Slide[];
@@ -50,7 +58,7 @@ export interface Values {
   sending: Sending;
   seconds: number | null; // that the last click took on the server
   here: boolean; // whether clicks are answered in this browser until the server's answer comes
-  preview: { entry: string; item: Item } | null; // such an answer, to a click that waits
+  previews: readonly Shown[]; // such answers
   previewed: number | null; // ms that the last one took
 }
 
@@ -80,7 +88,7 @@ export const START: Values = {
   sending: { unsent: 0, phase: "idle", reason: "" },
   seconds: null,
   here: false,
-  preview: null,
+  previews: [],
   previewed: null,
 };
 
