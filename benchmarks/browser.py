@@ -68,15 +68,15 @@ def one_click(
     before = 0.0 if worker is None else used(worker)
     begin = time.perf_counter()
     viewer.page.mouse.click(*viewer.on_page(x, y), button="left" if positive else "right")
-    viewer.until("now.preview !== null")
+    viewer.until("now.previews.length > 0")
     shown = time.perf_counter() - begin
     worked = math.nan if worker is None else used(worker) - before
-    preview = viewer.now("preview")
+    preview = viewer.now("previews[0]")
     before, begin = used(server), time.perf_counter()
     for route in held:
         route.continue_()
     held.clear()
-    viewer.until("now.preview === null && now.sending.phase === 'idle'")
+    viewer.until("now.previews.length === 0 && now.sending.phase === 'idle'")
     answered, predicted = time.perf_counter() - begin, used(server) - before
     (item,) = (each for each in viewer.objects() if each["id"] == viewer.now("current"))
     ours, theirs = area_of(preview["item"]["geometry"]), area_of(item["geometry"])

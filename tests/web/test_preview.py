@@ -164,7 +164,7 @@ def test_a_picture_that_is_smaller_than_a_window(
     viewer.look_at(200, 150, 2)
     viewer.it("here").check()
     held = Held(viewer)
-    for x, y, negative in ((120, 80, False), (300, 200, False), (390, 10, True)):
+    for x, y, negative in ((120, 80, False), (300, 200, False), (210, 20, True)):
         place = viewer.on_page(x + 0.5, y + 0.5)
         viewer.page.mouse.click(*place, button="right" if negative else "left")
         assert differing(viewer, held, 300 * 400) < SHARE
@@ -204,7 +204,7 @@ def test_objects_that_wait_are_all_shown(tab: Callable[..., Viewer], light: Anno
     held.go(all_=True)
     viewer.rest()
     assert viewer.now("previews") == []
-    for preview, item in zip(previews, viewer.objects(), strict=True):
+    for preview, item in zip(previews, viewer.objects()[-2:], strict=True):
         ours, theirs = area_of(preview["item"]["geometry"]), area_of(item["geometry"])
         assert ours.symmetric_difference(theirs).area / WINDOW_PX0**2 < SHARE
 
