@@ -12,5 +12,7 @@ export default defineConfig({
     license: { fileName: "licences.md" },
     modulePreload: { polyfill: false },
   },
+  // the server lets this script, by its name, and no other run WebAssembly
+  worker: { format: "es", rolldownOptions: { output: { entryFileNames: "assets/decoding-[hash].js" } } },
   server: { proxy: { "/api": "http://127.0.0.1:8000" } },
 });

@@ -17,13 +17,11 @@ import torch
 
 import torchless
 from fakes import disc
+from gates import random_gated
 from histoclick.clicks import SimulatedUser
 from histoclick.files import sha256
 from histoclick.models import registry
-from histoclick.models.card import Card, read_card
-from histoclick.models.gatedclick.network import GatedClickNet
-from histoclick.models.gatedclick.parts import ARCHITECTURES
-from histoclick.models.weights import write_safetensors
+from histoclick.models.card import read_card
 from histoclick.patches import PatchSet, open_patch_set
 from histoclick.types import RGB8, Click, HistoclickError, Mask, Prediction, Prompt, Segmenter
 from live import annotating
@@ -46,23 +44,6 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A gated model of random weights, all of whose parts do something, and its export."""
     folder = tmp_path_factory.mktemp("gated")
     return random_gated(folder / "gated"), registry.export_model(folder / "gated", folder / "light")
-
-
-def random_gated(folder: Path, architecture: str = "small", input_size: int = 256) -> Path:
-    torch.manual_seed(0)
-    net = GatedClickNet(ARCHITECTURES[architecture], norm=False)
-    for name, parameter in net.named_parameters():
-        if not parameter.any() or "gate" in name or "refiner.head" in name or "correct" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    folder.mkdir()
-    weights = folder / "weights.safetensors"
-    write_safetensors(net.state_dict(), weights)
-    facts = ("Random.", "Apache-2.0", "drawn", sha256(weights), input_size)
-    card = Card(folder.name, "gatedclick", architecture, *facts, untrained=True)
-    card.write(folder)
-    (folder / "training").mkdir()
-    (folder / "training" / "slides.json").write_text('["slide 7"]')
-    return folder
 
 
 def largest_share(

@@ -52,4 +52,4 @@ def test_the_server_is_as_described(slides: Path, tmp_path: Path, examples: int)
                     ask(case, server)
 
                 check()
-    assert len(asked) == 11, asked
+    assert len(asked) == 14, asked

@@ -149,12 +149,20 @@ def test_the_page(slides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (folder / "index.html").write_text("<p>page</p>")
     (folder / "secret.txt").write_text("")
     (folder / "assets" / "a-1234.js").write_text("let a;")
+    (folder / "assets" / "decoding-1234.js").write_text("let b;")
+    (folder / "assets" / "ort-1234.wasm").write_bytes(b"")
     with parts([slides], tmp_path / "store.sqlite") as server:
         page = server.client.get("/")
         assert (page.text, page.headers["cache-control"]) == ("<p>page</p>", "no-cache")
         script = server.client.get("/assets/a-1234.js")
         assert script.text == "let a;"
         assert "immutable" in script.headers["cache-control"]
+        worker = server.client.get("/assets/decoding-1234.js")
+        assert "'wasm-unsafe-eval'" in worker.headers["content-security-policy"]
+        for other in (page, script):
+            assert "unsafe" not in other.headers["content-security-policy"]
+        wasm = server.client.get("/assets/ort-1234.wasm")
+        assert wasm.headers["content-type"] == "application/wasm"
         assert server.client.get("/secret.txt").status_code == 404
         assert server.client.get("/assets/../secret.txt").status_code == 404
 

@@ -26,12 +26,17 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotator]:
-    """The command with the built-in model, for all tests of the page; it serves ``slides``."""
+def built() -> None:
+    """There is a page, and a browser for it."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on the path")
     if not PAGE.exists():
         pytest.skip(f"{PAGE} is not built; `pip install .` builds it")
+
+
+@pytest.fixture(scope="session")
+def server(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotator]:
+    """The command with the built-in model, for all tests of the page; it serves ``slides``."""
     folder = tmp_path_factory.mktemp("annotator")
     (folder / "slides").mkdir()
     with annotating([folder / "slides"], folder / "store.sqlite") as server:
@@ -58,7 +63,7 @@ def slide(phantom: Path, slides: Path, request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def chromium(server: Annotator) -> Iterator[Browser]:
+def chromium(built: None) -> Iterator[Browser]:
     """One for each file: while Playwright runs, nobody else can have an event loop."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -10,6 +10,10 @@ export interface Told {
   hint(sentence: string): void;
   /** bring a part of level 0 into view */
   look(part: Bounds): void;
+  /** something is on its way to the server */
+  sent(entry: Entry): void;
+  /** it was done; `object`: what to, if it was one */
+  answered(entry: Entry, change: Change, object: number | null): void;
 }
 
 const CALLED: Partial<Record<Action["kind"], string>> = { click: "click", box: "box", stroke: "stroke" };
@@ -132,7 +136,9 @@ export class Actions {
     const { slide } = this.state.now;
     if (!slide) return null;
     const id = uuid();
-    this.outbox.add({ id, slide: slide.id, client: this.api.client, action });
+    const entry = { id, slide: slide.id, client: this.api.client, action };
+    this.outbox.add(entry);
+    this.told.sent(entry);
     return id;
   }
 
@@ -152,6 +158,8 @@ export class Actions {
     if (made !== null && this.state.now.current === entry.id) {
       this.state.set({ current: this.state.now.objects.has(made) ? made : null });
     }
+    const target = "object" in entry.action ? entry.action.object : null;
+    this.told.answered(entry, change, made ?? (typeof target === "number" ? target : null));
     const again = entry.action.kind === "undo" || entry.action.kind === "redo";
     if (again) this.follow(change, before);
     if (again && this.state.now.current === null && change.objects.length === 1) {

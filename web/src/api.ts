@@ -28,6 +28,7 @@ export interface Info {
     measured: Measured[];
     untrained: boolean;
     window_px: number;
+    decoder: string | null; // the model's hash, if browsers can have its decoder
   };
   user: string;
   formats: { name: string; title: string; suffix: string }[];
@@ -46,6 +47,7 @@ export interface Slide {
 
 export interface OpenSlide extends Slide {
   bounds: [number, number, number, number];
+  unit: [number, number] | null; // um per px along x and y
   tile_size: number;
   overlap: number;
   max_level: number;
@@ -88,6 +90,7 @@ export interface Change {
   can_undo: boolean;
   can_redo: boolean;
   seconds?: { encode?: number | null; predict?: number | null } | null;
+  model?: string | null; // that was asked
 }
 
 /** `object`: an id, `null` for a new one, or the id of the event that makes it. */

@@ -21,6 +21,23 @@ export function inParts(geometry: Geometry | null): boolean {
   return geometry?.type === "MultiPolygon" && geometry.coordinates.length > 1;
 }
 
+/** What an outline encloses, without its holes. */
+export function area(geometry: Geometry | null): number {
+  const parts =
+    geometry?.type === "Polygon" ? [geometry.coordinates] : geometry?.type === "MultiPolygon" ? geometry.coordinates : [];
+  const enclosed = ([outer, ...holes]: Ring[]) =>
+    holes.reduce((sum, hole) => sum - ringArea(hole), outer ? ringArea(outer) : 0);
+  return parts.reduce((sum, part) => sum + enclosed(part), 0);
+}
+
+function ringArea(ring: Ring): number {
+  const twice = ring.reduce((sum, [x, y], i) => {
+    const [nextX, nextY] = ring[(i + 1) % ring.length]!;
+    return sum + x * nextY - nextX * y;
+  }, 0);
+  return Math.abs(twice) / 2;
+}
+
 export function bounds(all: Ring[]): Bounds | null {
   const box = { x0: Infinity, y0: Infinity, x1: -Infinity, y1: -Infinity };
   for (const ring of all) {

@@ -48,8 +48,8 @@ export class Heartbeat {
       if (sending.phase === "sending") return; // its reply says what is new
       if (slide) await this.actions.refresh();
       if (!slide || this.beats++ % 5 === 0) {
-        const slides = await this.api.slides();
-        this.state.set({ slides });
+        const [info, slides] = await Promise.all([this.api.info(), this.api.slides()]);
+        this.state.set({ info, slides }); // the server may be another one by now
         this.actions.outbox.serve(slides.map((each) => each.id));
       }
       this.online();
@@ -67,6 +67,7 @@ export class Heartbeat {
 
   private offline(error: unknown): void {
     const { sending } = this.state.now;
+    this.beats = 0;
     if (sending.phase === "sending") return;
     const reason = error instanceof Refusal ? error.message : String(error);
     if (error instanceof Refusal && !error.passes && !error.barred) return; // about one slide only

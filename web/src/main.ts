@@ -21,6 +21,7 @@ import { slidesPanel } from "./panels/slides";
 import { status } from "./panels/status";
 import { Toasts } from "./panels/toasts";
 import { Pointer } from "./pointer";
+import { Preview } from "./preview";
 import { remember, restored } from "./settings";
 import { Stage } from "./stage";
 import { State } from "./state";
@@ -35,6 +36,8 @@ const actions = new Actions(state, api, local, {
   trouble: (sentence) => toasts.show("trouble", sentence),
   hint: (sentence) => toasts.show("hint", sentence),
   look: (part) => stage.show(part),
+  sent: (entry) => preview.click(entry),
+  answered: (entry, change, object) => preview.answered(entry, change, object),
 });
 
 const element = h("div", { class: "stage", testid: "stage", role: "application", "aria-label": "Slide" });
@@ -44,6 +47,7 @@ const app = document.getElementById("app")!;
 app.append(main);
 const stage = new Stage(element, minimap, state, api);
 const waiting = () => actions.outbox.of(state.now.slide?.id ?? "");
+const preview = new Preview(state, waiting, (sentence) => toasts.show("hint", sentence));
 const overlay = new Overlay(stage, state, waiting);
 const pointer = new Pointer(stage, overlay, state, actions, (sentence) => toasts.show("hint", sentence));
 const help = helpDialog(() => list);

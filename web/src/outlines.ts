@@ -18,6 +18,7 @@ const MANY = 20_000; // vertices that are not drawn anew for every frame of a mo
 export class Outlines {
   private readonly known = new Map<number, Outline>();
   private objects: Values["objects"] | null = null;
+  private previews: Values["previews"] = [];
   private vertices = 0;
 
   constructor(private readonly state: State) {}
@@ -31,7 +32,9 @@ export class Outlines {
   /** Draw what lies in view. `ratio`: px of the canvas per screen px. */
   draw(context: CanvasRenderingContext2D, at: Placement, ratio: number): void {
     this.learn();
-    const { current, opacity, fill } = this.state.now;
+    const { opacity, fill, previews } = this.state.now;
+    const own = previews.find((each) => each.object === this.state.now.current);
+    const current = own?.item.id ?? this.state.now.current;
     const seen = view(at);
     const level = Math.max(0, Math.floor(Math.log2(0.5 / at.scale)));
     const last = typeof current === "number" ? this.known.get(current) : undefined; // above the others
@@ -61,13 +64,16 @@ export class Outlines {
 
   /** Forget what is gone or changed. */
   private learn(): void {
-    const { objects } = this.state.now;
-    if (objects === this.objects) return;
+    const { objects, previews } = this.state.now;
+    if (objects === this.objects && previews === this.previews) return;
     this.objects = objects;
+    this.previews = previews;
     const before = new Map(this.known);
     this.known.clear();
     this.vertices = 0;
-    for (const item of objects.values()) {
+    const shown = new Map(objects);
+    for (const { item } of previews) shown.set(item.id, item);
+    for (const item of shown.values()) {
       const old = before.get(item.id);
       const outline = old?.item === item ? old : outlined(item);
       this.known.set(item.id, outline);

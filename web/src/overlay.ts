@@ -40,7 +40,7 @@ export class Overlay {
     stage.viewer.addHandler("update-viewport", () => this.moved());
     stage.viewer.addHandler("resize", () => this.request());
     stage.viewer.addHandler("close", () => this.request());
-    const seen = ["objects", "classes", "current", "opacity", "fill", "hidden", "sending"] as const;
+    const seen = ["objects", "classes", "current", "opacity", "fill", "hidden", "sending", "previews"] as const;
     state.watch([...seen, "tool", "radius", "cursor", "theme", "slide"], () => this.request());
   }
 

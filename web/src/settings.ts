@@ -2,7 +2,7 @@
 
 import { START, type State, type Values } from "./state";
 
-const KEPT = ["opacity", "fill", "theme", "working", "radius", "user"] as const;
+const KEPT = ["opacity", "fill", "theme", "working", "radius", "user", "here"] as const;
 const NAME = "histoclick.settings";
 
 export function restored(shelf: Pick<Storage, "getItem"> | null): Partial<Values> {

@@ -6,7 +6,7 @@ import type { Key, State } from "./state";
 
 const MARGIN = 0.25; // of the view, on each side
 const STRETCH = 1.6; // a picture may be this much too small or too large for a moment
-const SHOWN: readonly Key[] = ["objects", "classes", "current", "opacity", "fill", "slide"];
+const SHOWN: readonly Key[] = ["objects", "classes", "current", "opacity", "fill", "slide", "previews"];
 
 export class Sheet {
   private readonly canvas = document.createElement("canvas");

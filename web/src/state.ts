@@ -23,6 +23,14 @@ export interface View {
   y1: number;
 }
 
+/** An object as this browser sees it after a click that waits: `entry`. `object`: its id, or the event
+ * that will make it; `item` has an id below 0 then. */
+export interface Shown {
+  entry: string;
+  object: Target;
+  item: Item;
+}
+
 export interface Values {
   info: Info | null;
   slides: Slide[];
@@ -49,6 +57,9 @@ export interface Values {
   ready: boolean | null; // whether the view is encoded; null: nobody asked
   sending: Sending;
   seconds: number | null; // that the last click took on the server
+  here: boolean; // whether clicks are answered in this browser until the server's answer comes
+  previews: readonly Shown[]; // such answers
+  previewed: number | null; // ms that the last one took
 }
 
 export const START: Values = {
@@ -76,6 +87,9 @@ export const START: Values = {
   ready: null,
   sending: { unsent: 0, phase: "idle", reason: "" },
   seconds: null,
+  here: false,
+  previews: [],
+  previewed: null,
 };
 
 export type Key = keyof Values;

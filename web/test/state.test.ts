@@ -5,7 +5,7 @@ import { change, item } from "./made";
 
 const SLIDE: OpenSlide = {
   id: "a", name: "a.svs", folder: "", width: 40000, height: 20000, mpp: 0.25, objects: 0,
-  problem: null, bounds: [0, 0, 40000, 20000], tile_size: 510, overlap: 1, max_level: 16, background: null,
+  problem: null, bounds: [0, 0, 40000, 20000], unit: [0.25, 0.25], tile_size: 510, overlap: 1, max_level: 16, background: null,
 };
 const TUMOR = { name: "Tumor", colour: [200, 0, 0] as [number, number, number], key: "1" };
 

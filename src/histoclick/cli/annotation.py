@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from histoclick.models.card import Card
     from histoclick.server.engine import Engine
     from histoclick.server.library import Entry
 
@@ -53,6 +54,7 @@ def annotate(
     from contextlib import closing
 
     from histoclick.server.app import create_app
+    from histoclick.server.decoding import decoder_of
     from histoclick.server.library import Library
     from histoclick.server.serving import address, listen, names
     from histoclick.server.sessions import Sessions
@@ -67,7 +69,10 @@ def annotate(
     ):
         tell(library.entries())
         sessions = Sessions(library, kept, engine)
-        app = create_app(engine, library, sessions, user=user, hosts=names(host), token=token)
+        decoder = decoder_of(engine.card, find(model)[1])
+        app = create_app(
+            engine, library, sessions, user=user, hosts=names(host), token=token, decoder=decoder
+        )
         run(app, listener, host, address(host, listener), token, browser=not no_browser)
     say("Ended.")
 
@@ -137,17 +142,23 @@ def default_store() -> str:
     return str(Path(home) / "annotations.sqlite")
 
 
+def find(model: str | None) -> tuple[Card, Path]:
+    """Card and folder of the model that is asked for."""
+    from histoclick.models import registry
+
+    return registry.find(registry.default_id() if model is None else model)
+
+
 def load_engine(model: str | None, device: str, threads: int) -> Engine:
     """The model behind its queue, with embeddings kept in the user's cache folder."""
     from histoclick import machine
     from histoclick.cli.running import load_segmenter
-    from histoclick.models import registry
     from histoclick.server.engine import Engine
     from histoclick.server.shelf import shelf_of
 
     say("Loading the model ...")
     device = machine.resolve(device)
-    card, folder = registry.find(registry.default_id() if model is None else model)
+    card, folder = find(model)
     segmenter = load_segmenter(folder, device, threads)
     if card.untrained:
         say(f"{card.id} has untrained weights: its masks mean nothing.")

@@ -102,7 +102,10 @@ def router(sessions: Sessions, views: Views, staff: Staff, user: str) -> APIRout
             seq = None if event is None else event.seq
             touched = [key for key, version in book.versions.items() if version == seq]
             one = touched[0] if len(touched) == 1 else None
-            return Done(**dict(changes(book, since, who)), object=one, seconds=seconds)
+            return Done(
+                **dict(changes(book, since, who)), object=one, seconds=seconds,
+                model=facts.get("model"),
+            )  # fmt: skip
 
         return await staff.at(
             slide_id, lambda: _json(sessions.act(slide_id, wanted, id_, who, look))

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp
 
 import histoclick
 from histoclick.annotations import FORMATS
-from histoclick.server import annotating, monai, samapi, viewing
+from histoclick.server import annotating, decoding, monai, samapi, viewing
+from histoclick.server.decoding import Decoder
 from histoclick.server.engine import Busy, Engine
 from histoclick.server.library import Library, NoSlide
 from histoclick.server.limits import LIMITS, Bounds, Limits
@@ -32,11 +33,13 @@ def create_app(
     hosts: frozenset[str] | None = LOCAL,
     token: str | None = None,
     limits: Limits = LIMITS,
+    decoder: Decoder | None = None,
 ) -> ASGIApp:
     """The server's application, with everything around it that keeps it safe.
 
     ``sessions``: without them nothing can be annotated, but other programs can use the model.
     ``user``: who works here, for the log. ``hosts``, ``token``: see ``Door``.
+    ``decoder``: of the engine's model, for browsers.
     """
     app = FastAPI(
         title="histoclick",
@@ -51,7 +54,7 @@ def create_app(
     @app.get("/api/info", tags=["server"])
     async def info() -> Info:
         """The server, its model and what it can export."""
-        return describe(engine, user)
+        return describe(engine, user, decoder)
 
     app.include_router(samapi.router(engine))
     app.include_router(monai.router(engine, library))
@@ -60,6 +63,7 @@ def create_app(
         app.include_router(
             annotating.router(sessions, Views(library, engine), staff, user), prefix="/api"
         )
+        app.include_router(decoding.router(library, engine, staff, decoder), prefix="/api")
         add_page(app)
     else:
         add_sign(app)
@@ -99,7 +103,7 @@ def _add_refusals(app: FastAPI, library: Library) -> None:
         return JSONResponse({"detail": sentence}, 500)
 
 
-def describe(engine: Engine, user: str) -> Info:
+def describe(engine: Engine, user: str, decoder: Decoder | None = None) -> Info:
     """What a client should know first."""
     card = engine.card
     model = ModelInfo(
@@ -110,6 +114,7 @@ def describe(engine: Engine, user: str) -> Info:
         untrained=card.untrained,
         window_px=engine.window_px,
         boxes=engine.boxes,
+        decoder=None if decoder is None else decoder.model,
     )
     formats = [
         FormatInfo(name=each.name, title=each.title, suffix=each.suffixes[0])

@@ -147,6 +147,11 @@ class Engine:
         answer: Prediction = job.result.result()
         return answer
 
+    def pack(self, encoded: Any) -> dict[str, NDArray[np.generic]]:
+        """An embedding as arrays, of a model that ``Packs``."""
+        assert isinstance(self._segmenter, Packs)
+        return self._segmenter.pack(encoded)
+
     def close(self) -> None:
         """Finish what is being computed and answer all others with an error."""
         self._worker.close()

@@ -10,8 +10,11 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from histoclick.server.security import WASM_POLICY
+
 STATIC = Path(__file__).parent / "static"
 ASSETS = "assets"  # files with their hash in their name, which never change
+DECODING = "decoding-"  # so begins the name of the worker that answers clicks in the browser
 MISSING = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>histoclick</title></head><body>
 <h1>The page of the annotator is not built</h1>
@@ -28,6 +31,8 @@ class _Assets(StaticFiles):
         response = await super().get_response(path, scope)
         if response.status_code == 200:
             response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+            if path.startswith(DECODING):
+                response.headers["Content-Security-Policy"] = WASM_POLICY
         return response
 
 

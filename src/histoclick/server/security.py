@@ -26,11 +26,14 @@ COOKIE = "histoclick-"  # and the beginning of its value: another server may hav
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 IN_PATH = "/t/"  # /t/TOKEN/sam/: for programs that can only be given an address
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# Of the one script, a worker, that runs WebAssembly. What else evaluates text stays forbidden.
+WASM_POLICY = f"{POLICY}; script-src 'self' 'wasm-unsafe-eval'"
 HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data: blob:; style-src 'self'; object-src 'none'; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",

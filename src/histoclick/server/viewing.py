@@ -70,6 +70,7 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
                 return SlideDetails(
                     **dict(info(entry, counts)),
                     bounds=[bounds.x0, bounds.y0, bounds.width, bounds.height],
+                    unit=_unit(slide),
                     tile_size=tiles.TILE,
                     overlap=tiles.OVERLAP,
                     max_level=tiles.max_level(slide.width, slide.height),
@@ -143,3 +144,10 @@ def router(library: Library, sessions: Sessions, staff: Staff) -> APIRouter:
         return await picture(request, slide_id, "thumbnail", read)
 
     return routes
+
+
+def _unit(slide: Slide) -> list[float] | None:
+    """Um per px along x and y."""
+    if slide.mpp_x is None or slide.mpp_y is None:
+        return None
+    return [slide.mpp_x, slide.mpp_y]

@@ -179,7 +179,8 @@ class Ready(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """The card of the model. ``measured``: one table per patch set."""
+    """The card of the model. ``measured``: one table per patch set. ``decoder``: the SHA-256
+    of the model, if browsers can have its decoder, see ``/api/decoder``."""
 
     id: str
     summary: str
@@ -188,6 +189,25 @@ class ModelInfo(BaseModel):
     untrained: bool
     window_px: int
     boxes: bool
+    decoder: str | None
+
+
+class DecoderInfo(BaseModel):
+    """What answers a click to an embedding. ``model``: SHA-256 of the whole model, which embeddings
+    name; ``name``: its id and hash, as in the log; ``sha256``: of the graph. ``maps``: its inputs
+    that are the embedding; ``stride``: of its logits. The others are the rules for these, see
+    ``models.compliance``; no ``sure`` is no bound."""
+
+    model: str
+    name: str
+    sha256: str
+    window_px: int
+    stride: int
+    maps: list[str]
+    comply: bool
+    bump_px: float
+    lower: bool
+    sure: float | None
 
 
 class FormatInfo(BaseModel):
@@ -223,9 +243,10 @@ class SlideInfo(BaseModel):
 
 class SlideDetails(SlideInfo):
     """And how it is shown. ``bounds``: where something was scanned, x, y, width, height.
-    ``notes``: what is surprising about it, a sentence each."""
+    ``unit``: um per px along x and y. ``notes``: what is surprising about it, a sentence each."""
 
     bounds: list[float]
+    unit: list[float] | None
     tile_size: int
     overlap: int
     max_level: int
@@ -279,9 +300,11 @@ class Changes(BaseModel):
 
 class Done(Changes):
     """The answer to an action. ``object``: the one that it made or changed, if it was one.
-    ``seconds``: of the model, 0 where it had nothing to do."""
+    ``seconds``: of the model, 0 where it had nothing to do; ``model``: its id and hash, if it was
+    asked."""
 
     object: int | None
+    model: str | None
     seconds: dict[str, float]
 
 

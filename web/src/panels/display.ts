@@ -33,11 +33,24 @@ export function displayPanel(state: State): HTMLElement {
     filled.setAttribute("aria-pressed", String(now.fill));
     outlined.setAttribute("aria-pressed", String(!now.fill));
   });
+  const here = h("input", { type: "checkbox", testid: "here" });
+  here.addEventListener("change", () => state.set({ here: here.checked }));
+  const first = h(
+    "label",
+    { class: "check", title: "Shows what this browser makes of a click until the server has answered: for slow networks" },
+    here,
+    "Answer clicks here first",
+  );
+  state.watch(["here", "info"], (now) => {
+    here.checked = now.here;
+    first.hidden = !now.info?.model.decoder;
+  });
   return h(
     "section",
     { class: "display", testid: "display-panel" },
     h("h2", {}, "Display"),
     h("div", { class: "segmented" }, filled, outlined),
     h("label", { class: "slider" }, h("span", {}, "Opacity"), opacity, share),
+    first,
   );
 }

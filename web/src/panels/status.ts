@@ -30,7 +30,7 @@ export function status(state: State, actions: Actions): HTMLElement {
   });
 
   menu(button, "status-menu", (close) => {
-    const { sending, seconds } = state.now;
+    const { sending, seconds, previewed } = state.now;
     const rows: Node[] = [];
     const say = (text: string) => rows.push(h("p", {}, text));
     const choice = (text: string, testid: string, run: () => void) =>
@@ -41,6 +41,7 @@ export function status(state: State, actions: Actions): HTMLElement {
       choice("Try again now", "retry", () => actions.outbox.retry());
     } else say("Every action is saved as soon as the server acknowledges it.");
     if (seconds !== null) say(`The model took ${(seconds * 1000).toFixed(0)} ms for the last click.`);
+    if (state.now.here && previewed !== null) say(`This browser took ${previewed.toFixed(0)} ms for its own answer.`);
     if (actions.outbox.elsewhere > 0)
       say(`${count(actions.outbox.elsewhere)} waiting for slides that are not served now.`);
     rows.push(nameField(state));
