@@ -1,6 +1,6 @@
 """histoclick: interactive segmentation for histopathology.
 
->>> segmenter = histoclick.load("histoclick-tiny")
+>>> segmenter = histoclick.load("histoclick-small")
 >>> encoded = segmenter.encode(image)  # (H, W, 3) uint8 RGB, once per image
 >>> prediction = segmenter.predict(encoded, Prompt(clicks=[Click(x=120, y=80)]))
 >>> prediction.mask  # (H, W) bool
