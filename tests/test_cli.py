@@ -124,7 +124,7 @@ def test_out_of_memory_is_one_sentence(
 def test_demo(run, tmp_path: Path) -> None:
     done = run("demo", "--no-annotator", "--out", tmp_path / "demo")
     assert done.code == 0, done.err
-    assert "histoclick-tiny" in done.out
+    assert "histoclick-small" in done.out
     assert str(tmp_path / "demo/report/index.html") in done.out
     again = run("demo", "--no-annotator", "--out", tmp_path / "demo")
     assert again.code == 0, again.err

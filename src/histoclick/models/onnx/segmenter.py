@@ -10,6 +10,7 @@ then is in the card (``models.compliance``).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,8 +128,8 @@ class OnnxSegmenter:
             return None
         if kind == LOGITS:
             return before
-        if self._rules.merge:
-            return np.float32(self._rules.sure) * (2 * before - 1)
+        if math.isfinite(self._rules.sure):
+            return np.float32(self._rules.sure) * (2 * before - 1)  # as the network itself has it
         return logit(before)
 
     def _padded(self, resized: tuple[int, int]) -> tuple[int, int]:
